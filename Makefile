@@ -1,0 +1,111 @@
+# gpuvm: one non-recursive Makefile.  `make help` lists the targets.
+#   make                 build/gpuvm-launch and build/gpuvm
+#   make CC=clang        another compiler (its own build folder is wise: make CC=clang B=build/clang)
+#   make SAN=1           with AddressSanitizer and UndefinedBehaviorSanitizer, in build/san
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+# make V=1 shows the commands
+Q := $(if $(V),,@)
+SAN     ?=
+B       ?= build$(if $(SAN),/san)
+VERSION := 0.1.0
+
+PKGS      := hwloc libpci json-c inih libkmod libsystemd
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lnuma
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla -Wundef \
+	-Wformat=2 -Wpointer-arith -Werror
+HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+ifeq ($(SAN),)
+OPT := -O2 -g $(HARDEN)
+LDOPT := $(LDHARDEN)
+else
+OPT := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+LDOPT := -fsanitize=address,undefined
+endif
+CPPFLAGS += -Iinclude -I. -D_GNU_SOURCE -DGPUVM_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CFLAGS   += -std=gnu17 $(WARN) $(OPT)
+LDFLAGS  += $(LDOPT)
+
+MAINS    := src/cmd/main_gpuvm.c src/cmd/main_launch.c
+LIB_SRC  := $(filter-out $(MAINS),$(wildcard src/*/*.c))
+FAKE_SRC := $(filter-out %_main.c,$(wildcard tests/fake/*.c))
+UNIT_SRC := $(wildcard tests/unit/*.c)
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+
+LIB := $(B)/libgpuvm.a
+PROGRAMS := $(B)/gpuvm-launch $(B)/gpuvm
+
+.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz
+.DELETE_ON_ERROR:
+
+all: $(PROGRAMS)
+
+help:
+	@echo "all        the two programs in $(B)/"
+	@echo "check      unit, golden and real-QEMU tests"
+	@echo "check-san  the same under ASan and UBSan; leaks fail"
+	@echo "lint       compiler warnings of the other compiler, cppcheck, shellcheck, codespell, include arrows"
+	@echo "lab        the emulated GPU server: every scenario (SCENARIO=name for one)"
+	@echo "demo       the main job in the emulated server, to look at"
+	@echo "bench      figures, as ratios against a peer in the same run"
+	@echo "install    to PREFIX=$(PREFIX), below DESTDIR"
+	@echo "uninstall, clean"
+
+$(LIB): $(call obj,$(LIB_SRC))
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(B)/gpuvm-launch: $(call obj,src/cmd/main_launch.c) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(B)/gpuvm: $(call obj,src/cmd/main_gpuvm.c) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@$(if $(V),,echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# --- tests ---------------------------------------------------------------------------------------
+
+$(B)/tests/unit_tests: $(call obj,$(UNIT_SRC) $(FAKE_SRC)) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcriterion
+$(B)/tests/mkhost: $(call obj,tests/fake/mkhost_main.c $(FAKE_SRC)) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+$(B)/tools/mkexample: $(call obj,tools/mkexample.c) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# A leak that LeakSanitizer finds when a Criterion worker exits does not fail the run: reports go to files.
+check: all $(B)/tests/unit_tests
+	@rm -f $(B)/tests/san.*
+	ASAN_OPTIONS=log_path=$(abspath $(B))/tests/san UBSAN_OPTIONS=log_path=$(abspath $(B))/tests/san:print_stacktrace=1 \
+	GPUVM_BUILD=$(abspath $(B)) $(B)/tests/unit_tests $(CHECK_ARGS)
+	@if ls $(B)/tests/san.* >/dev/null 2>&1; then cat $(B)/tests/san.*; echo "sanitizer reports: see above"; exit 1; fi
+
+check-san:
+	$(MAKE) SAN=1 check
+
+lint:
+	tools/lint
+
+lab: all
+	tests/lab/run $(SCENARIO)
+
+demo:
+	tools/demo
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

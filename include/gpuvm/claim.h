@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* claim.h - what a VM holds of the host, on disk before it is taken.
+ *
+ * /run/gpuvm/NAME/claim.json is written and fsynced before the first effect and before each further one: every effect can
+ * be undone from the file alone.  /run/gpuvm/lock serialises allocation (read claims, plan, write claim), not launches.
+ * A claim is *alive* while its launcher or its QEMU lives (pid and start time), on this boot.  A stale one is undone by
+ * claim_recover(), which every allocation calls first. */
+#ifndef GPUVM_CLAIM_H
+#define GPUVM_CLAIM_H
+
+#include "gpuvm/bind.h"
+#include "gpuvm/plan.h"
+
+#define CLAIM_SCHEMA 1
+
+struct claim_device {
+	struct pci_addr addr;
+	char *from;     /* NULL: no driver */
+	char *override; /* NULL: none */
+	char *to;
+	char *id;
+};
+
+struct claim {
+	char *vm;
+	char *definition; /* path of the INI, absolute, or NULL */
+	char *rundir;
+	char *boot_id;
+	int64_t started; /* unix time */
+	pid_t launcher_pid;
+	uint64_t launcher_start;
+	pid_t qemu_pid; /* 0: not started yet */
+	uint64_t qemu_start;
+	enum conf_on_death on_launcher_death;
+	bool bound; /* binding has begun: devices must be given back */
+	struct claim_device *devices;
+	size_t n_devices;
+	struct cpuset cpus; /* pinned vCPUs */
+	struct used_memory *memory;
+	size_t n_memory;
+	char state[16];  /* starting|running|paused|stopping|stopped|failed */
+	char *reason;    /* of the last change of state */
+};
+
+void claim_clear(struct claim *c);
+/* Fill a claim from a plan; nothing is written. */
+void claim_from_plan(const struct plan *p, const char *definition, struct claim *ret);
+
+/* Where VMs keep their run-time state: $GPUVM_RUNDIR or /run/gpuvm. */
+const char *claim_rundir(void);
+char *claim_vm_dir(const char *vm); /* owned */
+
+/* Take the allocation lock (created 0600 if needed): fd to be closed, or -Exxx. Blocks; the holder works for milliseconds. */
+int claim_lock(struct err *e);
+
+/* Write claim.json atomically. */
+int claim_write(const struct claim *c, struct err *e);
+int claim_read(const char *dir, struct claim *ret, struct err *e);
+bool claim_launcher_alive(const struct claim *c);
+bool claim_qemu_alive(const struct claim *c);
+
+/* All claims that are alive, as the planner wants them; stale ones are recovered first (devices given back, folder
+ * removed).  Call with the lock held.  @except: leave out this VM. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
+int claim_collect_use(const struct sysfs *s, const char *except, struct host_use *ret, struct err *e);
+
+/* Undo a stale claim of a dead launcher: stop or leave QEMU as it says, give devices back, remove the folder.
+ * -EBUSY if it is alive. Idempotent. */
+int claim_recover(const struct sysfs *s, struct claim *c, struct err *e);
+
+/* The VM has ended and its devices are back: write last.json (state, reason, exit code, times), remove claim.json and the
+ * sockets. Logs and plan.json stay for `status`, `log` and the curious until the next start. */
+int claim_release(struct claim *c, int exit_code, struct err *e);
+
+/* What claim_release() left behind: state, reason, exit code of the last run. -ENOENT if there was none. */
+struct claim_last {
+	char state[16];
+	char *reason;
+	int exit_code;
+	int64_t started, ended;
+};
+int claim_read_last(const char *dir, struct claim_last *ret, struct err *e);
+
+/* Names of VMs that have a folder, sorted. */
+int claim_list(struct strv *ret, struct err *e);
+
+/* The devices of a claim as bind operations that point into it; owned array. */
+struct bind_op *claim_bind_ops(const struct claim *c);
+
+/* This boot, from /proc/sys/kernel/random/boot_id; owned. */
+char *claim_boot_id(void);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* err.h - what went wrong, in words for the operator.
+ *
+ * Functions return 0 or -Exxx; the words go into a struct err that lives on the caller's stack and is
+ * the last parameter.  Callers put context in front; it is reported once, in src/cmd.
+ * A message names the operation, the 'thing', the reason, and what to do if we know. */
+#ifndef GPUVM_ERR_H
+#define GPUVM_ERR_H
+
+#include "gpuvm/cleanup.h"
+
+struct err {
+	int code;         /* -Exxx, 0 while nothing has failed */
+	const char *word; /* stable problem code ("device-busy"), or NULL; see docs/errors */
+	char msg[1024];
+};
+
+/* Record a failure and return @code, so that callers can write `return err_set(...)`. */
+int err_set(struct err *e, int code, const char *fmt, ...) PRINTF(3, 4);
+
+/* As err_set(), with ": strerror(-code)" appended. */
+int err_sys(struct err *e, int code, const char *fmt, ...) PRINTF(3, 4);
+
+/* Put context in front of an existing message: "bind 0000:81:00.0: write driver_override: EPERM". */
+int err_wrap(struct err *e, const char *fmt, ...) PRINTF(2, 3);
+
+#endif

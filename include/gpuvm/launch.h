@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* launch.h - from a definition to a running, supervised VM, and back to the host as it was.
+ *
+ * How it works: launch_plan() reads the host and plans; nothing is touched.  launch_start() runs the stages
+ *
+ *     claim -> vfio -> bind -> spawn (-S) -> qmp -> pin -> verify -> cont
+ *
+ * each over all devices, with its undo beside it.  A stage records in the claim what it is about to do before it does it;
+ * on a failure the undo of the failed stage and of all before it run in reverse.  Undo works from the claim alone and is idempotent, so it does not
+ * matter how far a stage came.  launch_supervise() waits for the end; launch_undo() gives everything back. */
+#ifndef GPUVM_LAUNCH_H
+#define GPUVM_LAUNCH_H
+
+#include "gpuvm/claim.h"
+#include "gpuvm/lifecycle.h"
+#include "gpuvm/qmp.h"
+#include "gpuvm/spawn.h"
+
+struct launch_options {
+	const char *definition;   /* path */
+	struct strv sets;         /* SECTION.KEY=VALUE */
+	const char *sysroot;      /* NULL: this host */
+	const char *qemu;         /* --qemu: overrides [qemu] binary */
+	bool fake_devices;
+	bool dry_run;             /* claims are looked at, never touched */
+	void (*ready)(void *ctx); /* called once the guest runs */
+	void *ready_ctx;
+};
+
+struct launch {
+	const struct launch_options *opt;
+	struct vm_config vm;
+	struct topology host;
+	struct qemu_info qemu;
+	struct host_use use;
+	struct plan plan;
+	struct claim claim;
+	struct sysfs sys;
+	bool claimed;
+	int lock_fd, listen_fd, log_fd, signal_fd;
+	struct spawn child;
+	struct qmp qmp;
+	enum life_state state;
+	bool asked_to_stop;  /* by us or by the guest itself */
+	bool failed;         /* a fault was seen */
+	bool killed_by_us;
+	int wait_status;
+	char reason[256];    /* why it ended */
+};
+
+void launch_init(struct launch *l, const struct launch_options *opt);
+void launch_clear(struct launch *l);
+
+/* Read definition and host, and plan. 0, or -EINVAL with @ps filled (exit 3, 4 or 5), or another -Exxx with @e (exit 1). Takes the allocation lock
+ * unless dry_run: launch_start() writes the claim and lets it go. */
+int launch_plan(struct launch *l, struct problems *ps, struct err *e);
+
+/* Start what was planned. On failure everything is undone and @e says why. */
+int launch_start(struct launch *l, struct err *e);
+
+/* Wait until the VM has ended and give everything back. Returns the program's exit code: 0, 1 or 6. */
+int launch_supervise(struct launch *l);
+
+/* --- for launch.c and supervise.c -------------------------------------------------------------------- */
+
+/* Move all threads of QEMU where the plan says; -Exxx if one cannot be. Threads that the plan does not name go to the emulator CPUs. */
+int launch_pin(struct launch *l, struct err *e);
+/* Run every undo, in reverse. Errors are logged and counted. */
+int launch_undo(struct launch *l, int exit_code);
+/* Last lines of qemu.log as one string for messages, owned; "" if there are none. */
+char *launch_log_tail(const struct launch *l, int lines);
+
+#endif

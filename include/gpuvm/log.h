@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* log.h - one line per thing that happened, to stderr.
+ *
+ * When stderr is the journal (JOURNAL_STREAM matches it), lines carry an sd-daemon(3) "<N>" prefix instead of
+ * the program name.  Nothing is logged by src/core: decisions end in the plan. */
+#ifndef GPUVM_LOG_H
+#define GPUVM_LOG_H
+
+#include <stdbool.h>
+
+#include "gpuvm/cleanup.h"
+
+enum log_level {
+	LOG_LEVEL_ERROR = 3, /* the numbers are syslog's */
+	LOG_LEVEL_WARNING = 4,
+	LOG_LEVEL_NOTICE = 5,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7,
+};
+
+/* Default: NOTICE.  -v adds INFO then DEBUG, -q leaves errors and warnings. */
+void log_init(const char *program, enum log_level max);
+bool log_enabled(enum log_level level);
+void log_line(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
+
+#define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_notice(...)  log_line(LOG_LEVEL_NOTICE, __VA_ARGS__)
+#define log_info(...)    log_line(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...)   log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* plan.h - every decision about a VM, before anything is touched.
+ *
+ * How it works: plan_make() takes the definition, the host, what other VMs use and what QEMU can do, and gives
+ * either a complete plan or all the reasons why there is none.  It is pure: no fd, clock, environment or log, so a
+ * dry run is the program stopped at this arrow.  Order: select (devices) -> place_nodes -> place_cpus ->
+ * place_memory -> place_pci (guest ports and buses) -> queues and iothreads -> argv.
+ *
+ * The JSON form (plan_to_json) is a contract: scripts read it.  `schema` counts incompatible changes.
+ * plan_from_json() reads back what `verify`, `status` and adoption need of a running VM. */
+#ifndef GPUVM_PLAN_H
+#define GPUVM_PLAN_H
+
+#include "gpuvm/config.h"
+#include "gpuvm/topology.h"
+
+struct json_object;
+
+/* What the QEMU at hand is and can do. */
+struct qemu_info {
+	char *path;
+	int major, minor, micro;
+	char *ovmf_code, *ovmf_vars; /* firmware images found, or NULL */
+};
+static inline bool qemu_at_least(const struct qemu_info *q, int major, int minor)
+{
+	return q->major > major || (q->major == major && q->minor >= minor);
+}
+
+/* What running VMs hold (from their claims). */
+struct host_use {
+	struct used_device {
+		struct pci_addr addr;
+		char vm[VM_NAME_MAX + 1];
+		int pid;
+	} *devices;
+	size_t n_devices;
+	struct used_cpus {
+		struct cpuset cpus; /* pinned vCPUs only: housekeeping CPUs are shared */
+		char vm[VM_NAME_MAX + 1];
+		int pid;
+	} *cpus;
+	size_t n_cpus;
+	struct used_memory { /* planned but perhaps not allocated yet */
+		int host_node;
+		uint64_t bytes, page_bytes;
+		char vm[VM_NAME_MAX + 1];
+		bool allocated; /* QEMU has it already: the host's free counters know */
+	} *memory;
+	size_t n_memory;
+};
+void host_use_clear(struct host_use *u);
+
+struct plan_request {
+	const struct vm_config *vm;
+	const struct topology *host;
+	const struct host_use *use; /* may be NULL */
+	const struct qemu_info *qemu;
+	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
+	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
+	bool fake_devices;  /* pci-testdev in place of vfio-pci; nothing is bound */
+	bool foreign_host;  /* `host` is not this machine: pins and nodes it lacks are left out of what is run */
+};
+
+struct plan_device {
+	char *id; /* "gpu0", "nic1", "nvme0", or the [device NAME] */
+	int func; /* index into the topology it was planned on; -1 after plan_from_json() */
+	struct pci_addr addr;
+	enum pci_role role;
+	uint16_t vendor, device;
+	uint32_t class_code;
+	int host_node; /* the kernel's number, -1 if none */
+	int iommu_group;
+	char *driver;            /* NULL: none bound */
+	struct strv host_path;   /* BDF of each bridge, root first */
+	struct pci_link link;
+	uint64_t bar_bytes;
+	uint64_t bars[6];        /* sizes, for stand-ins */
+	const struct device_config *options; /* its [device] section, or NULL */
+	/* guest side */
+	int guest_node;
+	char *guest_port;   /* id of the port it is plugged into */
+	char *guest_switch; /* id of the upstream port above, or NULL */
+	int guest_bus_nr;
+};
+
+/* A bridge of the guest. Order in the plan is the order in argv: parents first. */
+enum plan_port_kind { GPORT_PXB, GPORT_ROOT, GPORT_UPSTREAM, GPORT_DOWNSTREAM };
+struct plan_port {
+	enum plan_port_kind kind;
+	char *id;
+	char *parent; /* bus: id of the port above, "pcie.0" for a pxb */
+	int addr;     /* device number on the parent bus; -1: QEMU chooses (upstream: always 0) */
+	int chassis, slot; /* root and downstream ports */
+	int guest_node;
+	int bus_nr; /* pxb: its root bus. Else: the secondary bus the firmware will give it */
+	int host_func; /* the host bridge mirrored, or -1 */
+	struct pci_link link; /* root ports: what to advertise; 0 if unknown */
+};
+
+struct plan_group { /* the VM's devices below one host switch, or one device alone */
+	char *switch_bdf; /* upstream port, or NULL */
+	enum pci_relation relation;
+	int *devices; /* indexes */
+	size_t n_devices;
+};
+
+struct plan_node {
+	int guest_node;
+	int host_node; /* kernel's number; -1: host has no NUMA */
+	uint64_t memory_bytes;
+	uint64_t page_bytes; /* hugepage size; 4096: none */
+	bool prealloc;       /* QEMU has all of it before it answers */
+	struct cpuset host_cpus; /* where this node's vCPUs run */
+	struct cpuset prealloc_cpus; /* online CPUs of the host node that we may use */
+};
+
+struct plan_vcpu {
+	int vcpu;
+	int host_cpu; /* -1: not pinned */
+	int guest_node, socket, core, thread;
+};
+
+struct plan_iothread {
+	char *id;
+	struct cpuset host_cpus;
+};
+
+struct plan_bind {
+	struct pci_addr addr;
+	char *from;     /* NULL: no driver */
+	char *override; /* driver_override it has; NULL: none */
+	char *to;
+};
+
+/* One option of the command. `value` is NULL for a bare flag. `group` is a heading: "machine", "memory", "pcie". */
+struct plan_arg {
+	char *flag, *value;
+	const char *group;
+	char *why;
+};
+
+struct plan_note {
+	const char *code; /* warnings: stable code. reasons: NULL */
+	char *what;       /* reasons: "vcpus", "device gpu0" */
+	char *text;
+};
+
+struct plan {
+	char *vm, *uuid;
+	char *qemu_binary, *qemu_version;
+	char *rundir;
+	char *accel;    /* "kvm" or "tcg" */
+	char *firmware; /* path or word */
+	char *vars_template; /* OVMF variables, copied to vars_file when that does not exist yet; or NULL */
+	char *vars_file;
+	struct plan_device *devices;
+	size_t n_devices;
+	struct plan_port *ports;
+	size_t n_ports;
+	struct plan_group *groups;
+	size_t n_groups;
+	struct plan_node *nodes;
+	size_t n_nodes;
+	struct plan_vcpu *vcpus;
+	size_t n_vcpus;
+	int smp_sockets, smp_cores, smp_threads;
+	struct cpuset housekeeping; /* reserved cores of the VM's nodes */
+	struct cpuset emulator;     /* main and helper threads of QEMU */
+	struct plan_iothread *iothreads;
+	size_t n_iothreads;
+	uint64_t mmio64_bytes; /* 0: no 64-bit window is needed */
+	struct plan_bind *binds;
+	size_t n_binds;
+	struct plan_arg *args;
+	size_t n_args;
+	struct strv env;
+	struct plan_note *warnings;
+	size_t n_warnings;
+	struct plan_note *reasons;
+	size_t n_reasons;
+	bool fake_devices, foreign_host;
+	uint64_t stop_timeout_ms, ready_timeout_ms;
+	enum conf_on_reboot on_reboot;
+	enum conf_on_death on_launcher_death;
+	bool serial_stdio;
+};
+
+/* Decide everything. 0, or -EINVAL with at least one problem in @ps; @ret is then empty.
+ * @ret borrows nothing from the request but plan_device.options. */
+int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps);
+void plan_clear(struct plan *p);
+
+uint64_t plan_memory_bytes(const struct plan *p);
+
+/* The command as an argv: path, then options.  @control_fd >= 0 replaces the path of the control socket by that fd
+ * (a listening unix socket that QEMU inherits). */
+void plan_argv(const struct plan *p, int control_fd, struct strv *ret);
+
+enum plan_format { PLAN_SHELL, PLAN_LINES };
+
+/* The command for people. SHELL: one runnable shell command, an option per line. LINES: an argument per line, raw.
+ * @explain puts the reason of each option before it as a comment (SHELL only). */
+void plan_print_command(const struct plan *p, enum plan_format f, bool explain, FILE *out);
+
+/* The whole plan drawn for people: nodes, CPUs, memory, devices in their guest tree, binds, warnings; with @explain also every reason. */
+void plan_print(const struct plan *p, bool explain, FILE *out);
+
+struct json_object *plan_to_json(const struct plan *p);
+int plan_from_json(struct json_object *o, struct plan *ret, struct err *e);
+
+void plan_warn(struct plan *p, const char *code, const char *fmt, ...) PRINTF(3, 4);
+void plan_reason(struct plan *p, const char *what, const char *fmt, ...) PRINTF(3, 4);
+
+/* --- the steps, each in a file of its own; for tests ---------------------------------------------- */
+
+/* State shared by the steps while a plan is made. */
+struct planner {
+	const struct plan_request *req;
+	struct plan *plan;
+	struct problems *ps;
+	struct cpuset vcpu_cpus;  /* every CPU given to a vCPU */
+};
+
+int select_devices(struct planner *pl);  /* plan->devices, groups, binds (src/core/select.c) */
+int place_nodes(struct planner *pl);     /* plan->nodes: which host nodes become guest nodes (place_cpu.c) */
+int place_cpus(struct planner *pl);      /* plan->vcpus, housekeeping, emulator (place_cpu.c) */
+int place_memory(struct planner *pl);    /* memory_bytes, page_bytes per node (place_mem.c) */
+int place_pci(struct planner *pl);       /* plan->ports, guest part of devices, mmio64 (place_pci.c) */
+int argv_build(struct planner *pl);      /* plan->args, iothreads (argv.c) */
+
+#endif

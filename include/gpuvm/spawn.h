@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* spawn.h - start a program with everything set before exec, and know for sure whether exec worked.
+ *
+ * The child waits on a pipe until the parent lets it go, so that the parent can put its pid into the claim first.
+ * The error of a failed exec comes back through a close-on-exec pipe. */
+#ifndef GPUVM_SPAWN_H
+#define GPUVM_SPAWN_H
+
+#include <sys/types.h>
+
+#include "gpuvm/cpuset.h"
+#include "gpuvm/err.h"
+#include "gpuvm/strv.h"
+
+struct spawn_options {
+	const struct strv *argv;   /* argv[0] is the path */
+	const struct strv *env;    /* "K=V" added to a minimal environment (PATH, LANG=C), may be NULL */
+	int stderr_fd;             /* stdout and stderr of the child; -1: inherit */
+	bool inherit_stdin;        /* else /dev/null */
+	int keep_fd;               /* one fd that stays open in the child under the same number; -1: none */
+	const struct cpuset *cpus; /* affinity before exec; NULL: inherit */
+	const struct cpuset *mem_nodes; /* preferred NUMA nodes for its own memory (libnuma); NULL: default policy */
+	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave */
+	bool die_with_parent;      /* PR_SET_PDEATHSIG SIGKILL */
+};
+
+struct spawn {
+	pid_t pid;
+	int pidfd;
+	int go_fd;   /* private: the gate */
+	int exec_fd; /* private: the exec error */
+};
+
+/* Fork; the child prepares itself and waits at the gate. */
+int spawn_prepare(const struct spawn_options *o, struct spawn *ret, struct err *e);
+
+/* Open the gate; returns when exec has happened, or the error why not (the child is then reaped). */
+int spawn_go(struct spawn *s, struct err *e);
+
+/* Kill (SIGKILL) and reap if still there; close the fds. Safe on a zeroed struct. */
+void spawn_abort(struct spawn *s);
+
+/* In a child: close every fd above 2 but the @n in @keep (any order, -1 is skipped). */
+void spawn_close_fds(const int *keep, size_t n);
+
+/* Exit status in words: "exit code 1", "killed by signal 11 (Segmentation fault), core dumped". */
+const char *spawn_status_text(int wait_status, char buf[96]);
+
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* topology.h - the host as a plain struct: nodes, CPUs, PCI tree.
+ *
+ * Filled by host/probe from "/", from a captured root, or built by a test.  After topology_finish() it is read
+ * only; plan and drawing work on nothing else.  Indexes into the arrays are used for references; -1 is "none".
+ *
+ * GPU numbering (gpu_index): this machine's GPUs by socket, then NUMA node, then PCI address. */
+#ifndef GPUVM_TOPOLOGY_H
+#define GPUVM_TOPOLOGY_H
+
+#include "gpuvm/cpuset.h"
+#include "gpuvm/parse.h"
+
+/* What a function is for. From the class code (PCI Code and ID Assignment, 1.x): a vendor table only refines. */
+enum pci_role {
+	ROLE_OTHER,
+	ROLE_BRIDGE,   /* 0x0604 PCI-to-PCI bridge */
+	ROLE_GPU,      /* base class 0x03 but not the boot VGA, or 0x12 processing accelerator */
+	ROLE_NIC,      /* 0x0200 Ethernet, 0x0207 InfiniBand */
+	ROLE_NVME,     /* 0x0108 */
+	ROLE_NVSWITCH, /* NVIDIA 0x0680 */
+};
+
+/* Where the NUMA node of a function comes from. */
+enum node_source { NODE_FROM_DEVICE, NODE_FROM_PARENT, NODE_FROM_CPULIST, NODE_ONLY_ONE, NODE_UNKNOWN };
+
+/* How close two functions are, best first: the words of `nvidia-smi topo -m`. */
+enum pci_relation {
+	REL_SELF,
+	REL_PIX,  /* below one PCIe switch */
+	REL_PXB,  /* below a common, stacked switch */
+	REL_PHB,  /* below the same host bridge (root complex) */
+	REL_NODE, /* same NUMA node or socket, other host bridge */
+	REL_SYS,  /* across sockets */
+};
+
+struct hugepage_pool {
+	uint64_t page_bytes;
+	uint64_t total, free; /* pages */
+};
+
+#define HUGEPAGE_POOLS 4
+
+struct host_node {
+	int id; /* the kernel's number: nodes may be {0, 2} */
+	int socket;
+	struct cpuset cpus; /* online */
+	uint64_t mem_bytes, free_bytes;
+	struct hugepage_pool pools[HUGEPAGE_POOLS];
+	size_t n_pools;
+	int *distances; /* n_nodes entries, in the order of `nodes`; NULL if the host does not say */
+};
+
+struct host_cpu {
+	int cpu;    /* the kernel's number */
+	int node;   /* index into nodes */
+	int socket; /* physical package number, as the kernel counts */
+	int core;   /* index, unique in the machine: SMT siblings share it */
+	int l3;     /* index, unique in the machine; -1 if unknown */
+	bool isolated; /* on the kernel's isolcpus list */
+};
+
+enum pcie_port_type { PORT_UNKNOWN, PORT_ENDPOINT, PORT_ROOT, PORT_UPSTREAM, PORT_DOWNSTREAM, PORT_PCI_BRIDGE };
+
+struct pci_bar {
+	uint64_t start, bytes; /* bytes == 0: not implemented */
+	uint64_t flags;        /* as in sysfs `resource`: IORESOURCE_MEM 0x200, _PREFETCH 0x2000, _MEM_64 0x100000 */
+};
+
+struct pci_func {
+	struct pci_addr addr;
+	int parent; /* index of the bridge above, -1 for a function on a root bus */
+	char root_bus[24]; /* host bridge it hangs from: "0000:16" */
+	uint16_t vendor, device, subvendor, subdevice;
+	uint32_t class_code; /* 24 bits: base, sub, interface */
+	enum pci_role role;
+	enum pcie_port_type port;
+	bool boot_vga;
+	char driver[40];   /* "" if none is bound */
+	char override[40]; /* driver_override, "" if unset */
+	int iommu_group;   /* -1: no IOMMU, or not in a group */
+	int sysfs_node;    /* as numa_node says: -1 is common */
+	int local_node;    /* index of the one node that holds all of local_cpulist, -1 if it spans nodes or is not known */
+	int node;          /* index into nodes after resolution, -1 if it could not be found out */
+	enum node_source node_source;
+	int socket; /* of node, -1 if unknown */
+	struct pci_bar bars[6];
+	struct {
+		unsigned int max_mts, cur_mts; /* MT/s: 32000 is "32.0 GT/s"; 0 unknown */
+		unsigned int max_width, cur_width;
+	} link;
+	unsigned int sriov_vfs; /* sriov_numvfs: VFs that are switched on */
+	bool is_vf;
+	bool can_reset;
+	char name[96];    /* "NVIDIA Corporation GH100 [H200 SXM 141GB]" where the ids are known, else "10de:2335" */
+	char *host_use;   /* why the host itself needs it: "network interface eno1 has the default route"; NULL = free */
+	int gpu_index;    /* -1 if not a GPU, or only a virtual function of one */
+};
+
+struct topology {
+	char root[256]; /* below which it was read; "/" */
+	char host_name[64];
+	char machine_id[40]; /* of the host, or "" */
+	char kernel[96];     /* release */
+	struct host_node *nodes;
+	size_t n_nodes;
+	struct host_cpu *cpus;
+	size_t n_cpus;
+	struct pci_func *funcs; /* sorted by address; a parent may come after its child in no case */
+	size_t n_funcs;
+	int n_sockets;
+	char cpu_vendor[16];   /* "GenuineIntel", "AuthenticAMD" */
+	int phys_bits;         /* of the host CPU; 0 unknown */
+	int iommu_bits;        /* MGAW of the narrowest IOMMU; 0 unknown */
+	bool iommu_groups;     /* /sys/kernel/iommu_groups has entries */
+	bool kvm;              /* /dev/kvm can be opened by us */
+	bool vfio;             /* /dev/vfio/vfio exists, or vfio-pci can be loaded */
+	struct cpuset allowed; /* CPUs that we inherited: plans stay inside */
+};
+
+void topology_clear(struct topology *t);
+
+/* Fill everything that follows from the rest: roles, resolved nodes, sockets, gpu_index. Call once after probing. */
+void topology_finish(struct topology *t);
+
+const char *pci_role_word(enum pci_role r);    /* "gpu", "nic", ... */
+const char *pci_relation_word(enum pci_relation r); /* "PIX", ... "SELF" is "X" */
+const char *node_source_word(enum node_source s);
+
+enum pci_role pci_role_of(uint32_t class_code, uint16_t vendor, bool boot_vga);
+
+int topology_find_func(const struct topology *t, const struct pci_addr *a); /* index or -1 */
+int topology_find_gpu(const struct topology *t, int gpu_index);             /* index or -1 */
+int topology_n_gpus(const struct topology *t);
+int topology_find_node(const struct topology *t, int id); /* kernel's number -> index or -1 */
+const struct host_cpu *topology_cpu(const struct topology *t, int cpu); /* kernel's number -> entry or NULL */
+
+/* Bridges above @func, root first. Writes at most @max indexes and returns how many there are. */
+size_t topology_path(const struct topology *t, int func, int *ret, size_t max);
+
+/* Is @bridge an upstream port: does a switch begin here? By its PCIe capability, or, where that could not be
+ * read, by its place: every second bridge below the root port. */
+bool topology_is_upstream(const struct topology *t, int bridge);
+
+/* The upstream port of the switch nearest above @func, or -1. */
+int topology_switch_of(const struct topology *t, int func);
+
+enum pci_relation topology_relation(const struct topology *t, int a, int b);
+
+/* Sum of memory BARs, each rounded up to a power of two. */
+uint64_t pci_func_bar_bytes(const struct pci_func *f);
+
+/* "32.0 GT/s x16"; "" if unknown. The slowest and narrowest link on the way from the root to @func, from the maxima. */
+struct pci_link {
+	unsigned int mts, width;
+};
+struct pci_link topology_path_link(const struct topology *t, int func);
+
+/* Functions in the same IOMMU group as @func, itself included; returns the number, writes at most @max. */
+size_t topology_group(const struct topology *t, int func, int *ret, size_t max);
+
+/* Free pages of @page_bytes on node index @node; 0 if there is no such pool. */
+const struct hugepage_pool *host_node_pool(const struct host_node *n, uint64_t page_bytes);
+
+#endif

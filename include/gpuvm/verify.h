@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* verify.h - is the running VM what was planned? Read back from /proc, sysfs and QMP, never from our own memory.
+ *
+ *   threads  /proc/PID/task/TID/status Cpus_allowed_list of every thread
+ *   memory   /proc/PID/numa_maps: the node of every page of the guest's memory
+ *   devices  driver link and IOMMU group of every function
+ *   BARs     query-pci: bus number, and an address for every BAR (OVMF leaves out what does not fit, silently) */
+#ifndef GPUVM_VERIFY_H
+#define GPUVM_VERIFY_H
+
+#include "gpuvm/plan.h"
+#include "gpuvm/qmp.h"
+#include "gpuvm/sysfs.h"
+
+struct verify_row {
+	char *what;    /* "vCPU 3 (tid 812)" */
+	char *planned; /* "CPU 7" */
+	char *actual;
+	bool ok;
+};
+
+struct verify_report {
+	struct verify_row *rows;
+	size_t n;
+	size_t n_bad;
+};
+
+/* Threads and memory. */
+int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e);
+/* Drivers and groups. */
+int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e);
+/* The guest's PCI tree. The firmware sends no event when it has set up PCI: asks again until every device has its BARs, or
+ * @timeout_ms is over. */
+int verify_guest_pci(const struct plan *p, struct qmp *q, uint64_t timeout_ms, struct verify_report *rep, struct err *e);
+
+const struct verify_row *verify_first_bad(const struct verify_report *rep);
+void verify_print(const struct verify_report *rep, bool only_bad, FILE *out);
+struct json_object *verify_to_json(const struct verify_report *rep, const char *vm);
+void verify_clear(struct verify_report *rep);
+
+#endif

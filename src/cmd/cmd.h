@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* cmd.h - the verbs. Each takes its own words (argv[0] is the verb) and returns the exit code. */
+#ifndef GPUVM_CMD_H
+#define GPUVM_CMD_H
+
+#include "gpuvm/claim.h"
+#include "gpuvm/launch.h"
+
+/* Exit codes, for scripts; docs/man/gpuvm-launch.1 */
+enum {
+	EXIT_DONE = 0,
+	EXIT_FAILED = 1,  /* something failed while running; everything was undone */
+	EXIT_USAGE = 2,
+	EXIT_CONFIG = 3,  /* the definition is wrong */
+	EXIT_HOST = 4,    /* this host cannot satisfy it */
+	EXIT_IN_USE = 5,
+	EXIT_ABNORMAL = 6 /* the guest ended abnormally */
+};
+
+int cmd_topo(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
+int cmd_qmp(int argc, char **argv);
+int cmd_recover(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+/* --- shared (common.c) --------------------------------------------------------------------------------- */
+
+/* A VM's definition: a path if it has a "/" or ends in ".ini" and exists, else /etc/gpuvm/NAME.ini. Owned. */
+char *cmd_definition_path(const char *name_or_path);
+
+/* A VM's name from a name or a path of a definition; owned. */
+char *cmd_vm_name(const char *name_or_path);
+
+/* Options that most verbs of a running VM have: --json, --help and one NAME. */
+struct cmd_simple {
+	bool json, help;
+	const char *name; /* NULL if none was given */
+};
+/* 0, or EXIT_USAGE after saying why. @want_name: one NAME is needed. */
+int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, struct cmd_simple *ret);
+
+void cmd_print_json(struct json_object *o); /* consumes it */
+
+/* Print problems or a single error, as text on stderr or as {"errors":[...]} on stdout; returns the exit code. */
+int cmd_report(const struct problems *ps, const struct err *e, const char *vm, bool json);
+
+/* Claim of a running VM: 0; EXIT_FAILED after saying that it does not run. */
+int cmd_running_claim(const char *name_or_path, struct claim *ret);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <getopt.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "gpuvm/log.h"
+
+char *cmd_definition_path(const char *name_or_path)
+{
+	const char *dot = strrchr(name_or_path, '.');
+
+	if (strchr(name_or_path, '/') || (dot && strcmp(dot, ".ini") == 0))
+		return xstrdup(name_or_path);
+	return xasprintf("/etc/gpuvm/%s.ini", name_or_path);
+}
+
+char *cmd_vm_name(const char *name_or_path)
+{
+	struct vm_config vm = { 0 };
+	struct problems ps = { 0 };
+	struct strv none = { 0 };
+	char *name;
+
+	if (!strchr(name_or_path, '/') && !strstr(name_or_path, ".ini"))
+		return xstrdup(name_or_path);
+	/* The name that the definition gives, or at least the one that the file has. */
+	if (config_load(name_or_path, &none, &vm, &ps) == 0) {
+		name = xstrdup(vm.name);
+	} else {
+		const char *base = strrchr(name_or_path, '/');
+		size_t len;
+
+		base = base ? base + 1 : name_or_path;
+		len = strlen(base);
+		name = xstrndup(base, len > 4 && strcmp(base + len - 4, ".ini") == 0 ? len - 4 : len);
+	}
+	config_clear(&vm);
+	problems_clear(&ps);
+	return name;
+}
+
+int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, struct cmd_simple *ret)
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (c == 'j')
+			ret->json = true;
+		else if (c == 'h')
+			ret->help = true;
+		else
+			return EXIT_USAGE;
+	}
+	if (ret->help) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (optind < argc)
+		ret->name = argv[optind++];
+	if ((want_name && !ret->name) || optind < argc) {
+		fprintf(stderr, "gpuvm %s: %s\n%s", argv[0], optind < argc ? "too many words" : "which VM?", usage);
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
+void cmd_print_json(struct json_object *o)
+{
+	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+
+int cmd_report(const struct problems *ps, const struct err *e, const char *vm, bool json)
+{
+	struct problems one = { 0 };
+	int code = ps->n ? problems_exit_code(ps) : EXIT_FAILED;
+
+	if (!ps->n) {
+		problems_add(&one, PROBLEM_HOST, e->word ? e->word : "failed", "%s", e->msg);
+		ps = &one;
+	}
+	if (json)
+		cmd_print_json(problems_to_json(ps, vm));
+	else
+		problems_print(ps, stderr);
+	problems_clear(&one);
+	return code;
+}
+
+int cmd_running_claim(const char *name_or_path, struct claim *ret)
+{
+	AUTO_FREE char *name = cmd_vm_name(name_or_path), *dir = claim_vm_dir(name);
+	struct err e = { 0 };
+	int r = claim_read(dir, ret, &e);
+
+	if (r == -ENOENT) {
+		log_error("VM '%s' does not run", name);
+		return EXIT_FAILED;
+	}
+	if (r < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	return 0;
+}

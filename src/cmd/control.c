@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* gpuvm list, status, stop, kill, wait, qmp, recover, version: verbs for VMs that run, or did. */
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "cmd.h"
+#include "gpuvm/log.h"
+
+#define QMP_TIMEOUT_MS 30000
+
+/* --- state of one VM --------------------------------------------------------------------------------------- */
+
+/* What is known about a VM: its claim if it has one, else how its last run ended. */
+struct vm_state {
+	bool has_claim, alive, has_last;
+	struct claim claim;
+	struct claim_last last;
+};
+
+static int read_state(const char *name, struct vm_state *ret, struct err *e)
+{
+	AUTO_FREE char *dir = claim_vm_dir(name);
+	int r = claim_read(dir, &ret->claim, e);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	ret->has_claim = r == 0;
+	ret->alive = ret->has_claim && (claim_launcher_alive(&ret->claim) || claim_qemu_alive(&ret->claim));
+	r = claim_read_last(dir, &ret->last, e);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	ret->has_last = r == 0;
+	return 0;
+}
+
+static void clear_state(struct vm_state *s)
+{
+	claim_clear(&s->claim);
+	free(s->last.reason);
+	*s = (struct vm_state){ 0 };
+}
+
+static const char *state_word(const struct vm_state *s)
+{
+	if (s->alive)
+		return s->claim.state;
+	if (s->has_claim)
+		return "failed"; /* nobody is there to give it back: `gpuvm recover` */
+	return s->has_last ? s->last.state : "stopped";
+}
+
+static const char *state_reason(const struct vm_state *s)
+{
+	if (s->alive && !claim_launcher_alive(&s->claim))
+		return "QEMU runs without its launcher";
+	if (s->alive)
+		return s->claim.reason;
+	if (s->has_claim)
+		return "the launcher died; `gpuvm recover` gives its devices back";
+	return s->has_last ? s->last.reason : "";
+}
+
+static uint64_t memory_of(const struct claim *c)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < c->n_memory; i++)
+		sum += c->memory[i].bytes;
+	return sum;
+}
+
+static struct json_object *state_json(const char *name, const struct vm_state *s)
+{
+	struct json_object *o = json_object_new_object(), *devices = json_object_new_array();
+	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+
+	json_object_object_add(o, "schema", json_object_new_int(1));
+	json_object_object_add(o, "name", json_object_new_string(name));
+	json_object_object_add(o, "state", json_object_new_string(state_word(s)));
+	json_object_object_add(o, "reason", json_object_new_string(state_reason(s)));
+	json_object_object_add(o, "pid", s->alive ? json_object_new_int(s->claim.launcher_pid) : NULL);
+	json_object_object_add(o, "qemu_pid", s->alive && s->claim.qemu_pid ? json_object_new_int(s->claim.qemu_pid) : NULL);
+	json_object_object_add(o, "started", s->has_claim ? json_object_new_int64(s->claim.started)
+					      : s->has_last ? json_object_new_int64(s->last.started)
+							    : NULL);
+	for (size_t i = 0; s->alive && i < s->claim.n_devices; i++) {
+		struct json_object *d = json_object_new_object();
+		char bdf[PCI_ADDR_STR];
+
+		json_object_object_add(d, "id", json_object_new_string(s->claim.devices[i].id));
+		json_object_object_add(d, "bdf", json_object_new_string(pci_addr_format(&s->claim.devices[i].addr, bdf)));
+		json_object_array_add(devices, d);
+	}
+	json_object_object_add(o, "devices", devices);
+	json_object_object_add(o, "vcpus", json_object_new_string(s->alive ? cpus : ""));
+	json_object_object_add(o, "memory", json_object_new_uint64(s->alive ? memory_of(&s->claim) : 0));
+	json_object_object_add(o, "exit_code", !s->alive && s->has_last ? json_object_new_int(s->last.exit_code) : NULL);
+	return o;
+}
+
+/* --- list, status ---------------------------------------------------------------------------------------------- */
+
+static void uptime_text(int64_t started, char buf[32])
+{
+	int64_t s = time(NULL) - started;
+
+	if (s < 0)
+		s = 0;
+	snprintf(buf, 32, "%" PRId64 "d %02d:%02d:%02d", s / 86400, (int)(s / 3600 % 24), (int)(s / 60 % 60), (int)(s % 60));
+}
+
+static void list_row(const char *name, const struct vm_state *s)
+{
+	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+	char size[32] = "-", up[32] = "-";
+	int gpus = 0;
+
+	for (size_t i = 0; s->alive && i < s->claim.n_devices; i++)
+		gpus += strncmp(s->claim.devices[i].id, "gpu", 3) == 0 && !strchr(s->claim.devices[i].id, '.');
+	if (s->alive) {
+		format_size(memory_of(&s->claim), size);
+		uptime_text(s->claim.started, up);
+	}
+	printf("%-16s %-9s %4d  %-14s %-10s %-14s %s\n", name, state_word(s), gpus, s->alive && *cpus ? cpus : "-", size, up, state_reason(s));
+}
+
+int cmd_list(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm list [--json]\n\nEvery VM that runs, and how the others ended.\n";
+	struct cmd_simple o = { 0 };
+	struct strv names = { 0 };
+	struct err e = { 0 };
+	struct json_object *all;
+	int r = cmd_parse_simple(argc, argv, usage, false, &o);
+
+	if (r || o.help)
+		return r;
+	if (claim_list(&names, &e) < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	all = json_object_new_array();
+	if (!o.json)
+		printf("%-16s %-9s %4s  %-14s %-10s %-14s %s\n", "NAME", "STATE", "GPUS", "CPUS", "MEMORY", "UP", "REASON");
+	for (size_t i = 0; i < names.n; i++) {
+		struct vm_state s = { 0 };
+
+		if (read_state(names.v[i], &s, &e) < 0) {
+			log_error("%s", e.msg);
+			r = EXIT_FAILED;
+		} else if (o.json) {
+			json_object_array_add(all, state_json(names.v[i], &s));
+		} else {
+			list_row(names.v[i], &s);
+		}
+		clear_state(&s);
+	}
+	if (o.json)
+		cmd_print_json(all);
+	else
+		json_object_put(all);
+	strv_clear(&names);
+	return r;
+}
+
+static void print_status(const char *name, const struct vm_state *s)
+{
+	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+	char text[32];
+
+	printf("%s: %s%s%s\n", name, state_word(s), *state_reason(s) ? ": " : "", state_reason(s));
+	if (s->has_last && !s->has_claim)
+		printf("  exit code     %d\n", s->last.exit_code);
+	if (!s->has_claim)
+		return;
+	uptime_text(s->claim.started, text);
+	printf("  up            %s\n", text);
+	printf("  launcher pid  %d%s\n  QEMU pid      %d%s\n", s->claim.launcher_pid, claim_launcher_alive(&s->claim) ? "" : " (gone)", s->claim.qemu_pid,
+	       claim_qemu_alive(&s->claim) ? "" : " (gone)");
+	printf("  vCPUs on      %s\n  memory        %s\n", *cpus ? cpus : "not pinned", format_size(memory_of(&s->claim), text));
+	for (size_t i = 0; i < s->claim.n_devices; i++) {
+		char bdf[PCI_ADDR_STR];
+
+		printf("  %-13s %s, from %s\n", s->claim.devices[i].id, pci_addr_format(&s->claim.devices[i].addr, bdf),
+		       s->claim.devices[i].from ? s->claim.devices[i].from : "no driver");
+	}
+	printf("  files         %s\n", s->claim.rundir);
+}
+
+int cmd_status(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm status [--json] NAME\n\nEverything about one VM, or how it ended.\n";
+	struct cmd_simple o = { 0 };
+	struct vm_state s = { 0 };
+	struct err e = { 0 };
+	AUTO_FREE char *name = NULL;
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+
+	if (r || o.help)
+		return r;
+	name = cmd_vm_name(o.name);
+	if (read_state(name, &s, &e) < 0) {
+		log_error("%s", e.msg);
+		r = EXIT_FAILED;
+	} else if (!s.has_claim && !s.has_last) {
+		log_error("no VM '%s' has run since the host was started", name);
+		r = EXIT_FAILED;
+	} else if (o.json) {
+		cmd_print_json(state_json(name, &s));
+	} else {
+		print_status(name, &s);
+	}
+	clear_state(&s);
+	return r;
+}
+
+/* --- stop, kill, wait --------------------------------------------------------------------------------------------- */
+
+/* Wait until the process behind @pidfd has ended. */
+static int wait_pidfd(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	while (poll(&p, 1, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+static int open_pidfd(pid_t pid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int send_signal(int pidfd, int sig)
+{
+	return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0) < 0 ? -errno : 0;
+}
+
+/* QEMU without its launcher: nobody else will end it. */
+static int kill_orphan(struct claim *c)
+{
+	AUTO_CLOSE int pidfd = open_pidfd(c->qemu_pid), lock = -1;
+	struct err e = { 0 };
+	int r = pidfd < 0 ? pidfd : claim_qemu_alive(c) ? send_signal(pidfd, SIGKILL) : 0;
+
+	if (r == 0 && pidfd >= 0)
+		r = wait_pidfd(pidfd);
+	if (r < 0 && r != -ESRCH) {
+		log_error("kill QEMU of '%s' (pid %d): %s", c->vm, c->qemu_pid, strerror(-r));
+		return EXIT_FAILED;
+	}
+	lock = claim_lock(&e);
+	if (lock < 0 || claim_recover(&sysfs_live, c, &e) < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	return EXIT_DONE;
+}
+
+static int end_vm(const char *name, int sig)
+{
+	AUTO_FREE char *vm = cmd_vm_name(name);
+	AUTO_CLOSE int pidfd = -1;
+	struct vm_state s = { 0 };
+	struct err e = { 0 };
+	int r = read_state(vm, &s, &e);
+
+	if (r < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	if (!s.alive) {
+		/* Stopping what is stopped is done already. */
+		log_notice("VM '%s' does not run%s", vm, s.has_claim ? "; `gpuvm recover` gives its devices back" : "");
+		r = EXIT_DONE;
+	} else if (!claim_launcher_alive(&s.claim)) {
+		r = kill_orphan(&s.claim);
+	} else {
+		pidfd = open_pidfd(s.claim.launcher_pid);
+		/* The pid may have been given to another process since: the start time says. */
+		if (pidfd < 0 || !claim_launcher_alive(&s.claim) || send_signal(pidfd, sig) < 0 || wait_pidfd(pidfd) < 0) {
+			log_error("stop '%s': its launcher (pid %d) cannot be told: %s", vm, s.claim.launcher_pid, strerror(errno));
+			r = EXIT_FAILED;
+		}
+	}
+	clear_state(&s);
+	return r;
+}
+
+int cmd_stop(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm stop NAME\n\nPress the guest's power button and wait until it has ended. After stop-timeout it is\n"
+				    "switched off. Devices, CPUs and memory are given back; disks are kept.\n";
+	struct cmd_simple o = { 0 };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+
+	return r || o.help ? r : end_vm(o.name, SIGTERM);
+}
+
+int cmd_kill(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm kill NAME\n\nEnd QEMU at once, as pulling the plug would, and give everything back.\n";
+	struct cmd_simple o = { 0 };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+
+	return r || o.help ? r : end_vm(o.name, SIGQUIT);
+}
+
+int cmd_wait(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm wait NAME\n\nReturn when the VM has ended, with its exit code.\n";
+	struct cmd_simple o = { 0 };
+	struct vm_state s = { 0 };
+	AUTO_FREE char *name = NULL;
+	AUTO_CLOSE int pidfd = -1;
+	struct err e = { 0 };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+
+	if (r || o.help)
+		return r;
+	name = cmd_vm_name(o.name);
+	r = read_state(name, &s, &e);
+	if (r == 0 && s.alive && claim_launcher_alive(&s.claim)) {
+		pidfd = open_pidfd(s.claim.launcher_pid);
+		if (pidfd >= 0 && claim_launcher_alive(&s.claim))
+			r = wait_pidfd(pidfd);
+		clear_state(&s);
+		if (r == 0)
+			r = read_state(name, &s, &e);
+	}
+	if (r < 0) {
+		log_error("wait for '%s': %s", name, *e.msg ? e.msg : strerror(-r));
+		r = EXIT_FAILED;
+	} else if (!s.has_last) {
+		log_error("no VM '%s' has run since the host was started", name);
+		r = EXIT_FAILED;
+	} else {
+		r = s.last.exit_code;
+	}
+	clear_state(&s);
+	return r;
+}
+
+/* --- qmp ------------------------------------------------------------------------------------------------------------ */
+
+static int run_qmp_command(const struct claim *c, const char *command, struct json_object *args)
+{
+	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
+	struct json_object *ret = NULL;
+	struct err e = { 0 };
+	struct qmp q;
+	int r = qmp_connect(sock, -1, &q, &e);
+
+	if (r < 0) {
+		json_object_put(args);
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	r = qmp_handshake(&q, QMP_TIMEOUT_MS, NULL, NULL, &e);
+	if (r == 0)
+		r = qmp_command(&q, command, args, QMP_TIMEOUT_MS, &ret, &e);
+	else
+		json_object_put(args);
+	qmp_close(&q);
+	if (r < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	cmd_print_json(ret);
+	return EXIT_DONE;
+}
+
+int cmd_qmp(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm qmp NAME COMMAND [JSON-ARGUMENTS]\n\nRun one QMP command and print its reply.\n"
+				    "  gpuvm qmp half0 query-pci\n  gpuvm qmp half0 qom-get '{\"path\": \"/machine\", \"property\": \"type\"}'\n";
+	struct json_object *args = NULL;
+	struct claim c = { 0 };
+	int r;
+
+	if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		fputs(usage, stdout);
+		return EXIT_DONE;
+	}
+	if (argc < 3 || argc > 4) {
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	if (argc == 4) {
+		args = json_tokener_parse(argv[3]);
+		if (!json_object_is_type(args, json_type_object)) {
+			json_object_put(args);
+			log_error("qmp: the arguments are not a JSON object: %s", argv[3]);
+			return EXIT_USAGE;
+		}
+	}
+	r = cmd_running_claim(argv[1], &c);
+	if (r) {
+		json_object_put(args);
+		return r;
+	}
+	r = run_qmp_command(&c, argv[2], args);
+	claim_clear(&c);
+	return r;
+}
+
+/* --- recover, version -------------------------------------------------------------------------------------------------- */
+
+static int recover_one(const char *name)
+{
+	AUTO_FREE char *dir = claim_vm_dir(name);
+	struct claim c = { 0 };
+	struct err e = { 0 };
+	int r = claim_read(dir, &c, &e);
+
+	if (r == -ENOENT)
+		return EXIT_DONE;
+	if (r == 0 && (claim_launcher_alive(&c) || claim_qemu_alive(&c))) {
+		log_notice("'%s' is running: nothing to recover", c.vm);
+		claim_clear(&c);
+		return EXIT_DONE;
+	}
+	if (r == 0)
+		r = claim_recover(&sysfs_live, &c, &e);
+	if (r < 0)
+		log_error("%s", e.msg);
+	else
+		log_notice("'%s': everything was given back", name);
+	claim_clear(&c);
+	return r < 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
+int cmd_recover(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm recover [NAME]\n\nGive back what VMs hold whose launcher and QEMU are dead. Safe at any time; every start\n"
+				    "does the same first.\n";
+	struct cmd_simple o = { 0 };
+	struct strv names = { 0 };
+	AUTO_CLOSE int lock = -1;
+	struct err e = { 0 };
+	int r = cmd_parse_simple(argc, argv, usage, false, &o);
+
+	if (r || o.help)
+		return r;
+	lock = claim_lock(&e);
+	if (lock < 0 || (!o.name && claim_list(&names, &e) < 0)) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	if (o.name) {
+		AUTO_FREE char *name = cmd_vm_name(o.name);
+
+		strv_push(&names, name);
+	}
+	for (size_t i = 0; i < names.n; i++) {
+		int one = recover_one(names.v[i]);
+
+		r = r ? r : one;
+	}
+	strv_clear(&names);
+	return r;
+}
+
+int cmd_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	printf("gpuvm %s\n", GPUVM_VERSION);
+	return EXIT_DONE;
+}

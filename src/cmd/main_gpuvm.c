@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* gpuvm VERB: look at the host, plan, and control VMs that run. */
+#include <string.h>
+
+#include "cmd.h"
+#include "gpuvm/log.h"
+
+static const struct verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *what;
+} verbs[] = {
+	{ "topo", cmd_topo, "show this host: sockets, nodes, PCIe tree, what can be given to a VM" },
+	{ "plan", cmd_plan, "decide everything for a VM and show it; touch nothing" },
+	{ "verify", cmd_verify, "is the running VM what was planned? threads, pages, devices, BARs" },
+	{ "list", cmd_list, "every VM that runs, and how the others ended" },
+	{ "status", cmd_status, "everything about one VM" },
+	{ "stop", cmd_stop, "shut a guest down and give its devices back" },
+	{ "kill", cmd_kill, "end a guest at once and give its devices back" },
+	{ "wait", cmd_wait, "return when a VM has ended, with its exit code" },
+	{ "qmp", cmd_qmp, "run one QMP command" },
+	{ "recover", cmd_recover, "give back what a dead launcher held" },
+	{ "version", cmd_version, "version of gpuvm" },
+};
+
+static void print_usage(FILE *out)
+{
+	fputs("usage: gpuvm VERB [options]\n\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(out, "  %-9s %s\n", verbs[i].name, verbs[i].what);
+	fputs("\n`gpuvm VERB --help` says more. `gpuvm-launch FILE.ini` starts a VM.\n", out);
+}
+
+static void suggest(const char *word)
+{
+	const struct verb *best = NULL;
+	unsigned int distance = 3;
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (edit_distance(word, verbs[i].name) < distance) {
+			distance = edit_distance(word, verbs[i].name);
+			best = &verbs[i];
+		}
+	}
+	fprintf(stderr, "gpuvm: there is no verb '%s'", word);
+	fprintf(stderr, best ? "; did you mean '%s'?\n" : "; `gpuvm --help` lists them%s\n", best ? best->name : "");
+}
+
+int main(int argc, char **argv)
+{
+	log_init("gpuvm", LOG_LEVEL_NOTICE);
+	if (argc < 2) {
+		print_usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+		print_usage(stdout);
+		return EXIT_DONE;
+	}
+	if (strcmp(argv[1], "--version") == 0)
+		return cmd_version(0, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(argv[1], verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	suggest(argv[1]);
+	return EXIT_USAGE;
+}

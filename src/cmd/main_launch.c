@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* gpuvm-launch FILE.ini: launch one VM and supervise it until it ends. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <json-c/json.h>
+#include <locale.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+
+#include "cmd.h"
+#include "gpuvm/log.h"
+
+static const char usage[] =
+	"usage: gpuvm-launch [options] FILE.ini\n"
+	"\n"
+	"Bind the VM's devices to vfio-pci, start QEMU, pin every thread, run the guest, and give everything back when it\n"
+	"ends. SIGTERM and SIGINT press the guest's power button; a second one switches it off.\n"
+	"\n"
+	"  -n, --dry-run       print the command and touch nothing\n"
+	"      --format=FORM   of the dry run: shell (default), lines, json\n"
+	"      --explain       with the reason of every argument (dry run)\n"
+	"      --set S.K=V     override a key of the definition; may be repeated\n"
+	"      --sysroot DIR   plan for the machine captured below DIR (dry run)\n"
+	"  -d, --daemonize     return 0 when the guest runs; the supervisor stays behind\n"
+	"      --qemu PATH     use this QEMU\n"
+	"      --fake-devices  pci-testdev stand-ins in place of the devices: nothing is bound\n"
+	"  -v, --verbose       say what is done; twice: more\n"
+	"  -q, --quiet         errors and warnings only\n"
+	"      --help, --version\n"
+	"\n"
+	"exit: 0 done, 1 failed, 2 usage, 3 definition wrong, 4 host cannot, 5 in use, 6 guest ended abnormally\n";
+
+struct launch_args {
+	struct launch_options launch;
+	bool explain, daemonize, done;
+	enum { FORMAT_SHELL, FORMAT_LINES, FORMAT_JSON } format;
+	int verbose;
+};
+
+static int parse_format(const char *word, struct launch_args *a)
+{
+	static const char *const words[] = { "shell", "lines", "json" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (strcmp(word, words[i]) == 0) {
+			a->format = (typeof(a->format))i;
+			return 0;
+		}
+	}
+	fprintf(stderr, "gpuvm-launch: --format: '%s' is not shell, lines or json\n", word);
+	return EXIT_USAGE;
+}
+
+static int parse_one(int c, struct launch_args *a)
+{
+	switch (c) {
+	case 'n':
+		a->launch.dry_run = true;
+		return 0;
+	case 'F':
+		return parse_format(optarg, a);
+	case 'e':
+		a->explain = true;
+		return 0;
+	case 'S':
+		strv_push(&a->launch.sets, optarg);
+		return 0;
+	case 'r':
+		a->launch.sysroot = optarg;
+		return 0;
+	case 'd':
+		a->daemonize = true;
+		return 0;
+	case 'Q':
+		a->launch.qemu = optarg;
+		return 0;
+	case 'f':
+		a->launch.fake_devices = true;
+		return 0;
+	case 'v':
+		a->verbose++;
+		return 0;
+	case 'q':
+		a->verbose = -1;
+		return 0;
+	case 'h':
+		fputs(usage, stdout);
+		a->done = true;
+		return 0;
+	case 'V':
+		printf("gpuvm-launch %s\n", GPUVM_VERSION);
+		a->done = true;
+		return 0;
+	default:
+		return EXIT_USAGE;
+	}
+}
+
+static int parse(int argc, char **argv, struct launch_args *a)
+{
+	static const struct option options[] = {
+		{ "dry-run", no_argument, NULL, 'n' },	    { "format", required_argument, NULL, 'F' }, { "explain", no_argument, NULL, 'e' },
+		{ "set", required_argument, NULL, 'S' },    { "sysroot", required_argument, NULL, 'r' }, { "daemonize", no_argument, NULL, 'd' },
+		{ "qemu", required_argument, NULL, 'Q' },   { "fake-devices", no_argument, NULL, 'f' },	 { "verbose", no_argument, NULL, 'v' },
+		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },		 { "version", no_argument, NULL, 'V' },
+		{ 0 }
+	};
+	int c;
+
+	while (!a->done && (c = getopt_long(argc, argv, "ndvqh", options, NULL)) != -1) {
+		int r = parse_one(c, a);
+
+		if (r)
+			return r;
+	}
+	if (a->done)
+		return 0;
+	if (optind != argc - 1) {
+		fprintf(stderr, "gpuvm-launch: %s\n%s", optind < argc ? "one definition at a time" : "which definition?", usage);
+		return EXIT_USAGE;
+	}
+	a->launch.definition = argv[optind];
+	if (a->launch.sysroot && !a->launch.dry_run && !a->launch.fake_devices) {
+		fputs("gpuvm-launch: --sysroot is another machine: its devices cannot be had here; add --dry-run or --fake-devices\n", stderr);
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
+static int dry_run(struct launch_args *a)
+{
+	bool json = a->format == FORMAT_JSON;
+	struct problems ps = { 0 };
+	struct err e = { 0 };
+	struct launch l;
+	int code = 0;
+
+	launch_init(&l, &a->launch);
+	if (launch_plan(&l, &ps, &e) < 0)
+		code = cmd_report(&ps, &e, l.vm.name, json);
+	else if (json)
+		cmd_print_json(plan_to_json(&l.plan));
+	else
+		plan_print_command(&l.plan, a->format == FORMAT_LINES ? PLAN_LINES : PLAN_SHELL, a->explain, stdout);
+	launch_clear(&l);
+	problems_clear(&ps);
+	return code;
+}
+
+/* --- the real thing ----------------------------------------------------------------------------------------- */
+
+struct readiness {
+	const struct launch *l;
+	int fd; /* to the waiting parent of --daemonize; -1 in the foreground */
+};
+
+/* From here on the terminal belongs to somebody else: what is still to be said goes to launch.log. */
+static void leave_terminal(const struct launch *l)
+{
+	AUTO_FREE char *path = xasprintf("%s/launch.log", l->plan.rundir);
+	AUTO_CLOSE int log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (log < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
+		log_warning("%s: cannot leave the terminal: %s", l->plan.vm, strerror(errno));
+}
+
+static void on_ready(void *ctx)
+{
+	struct readiness *r = ctx;
+
+	log_notice("%s: running, QEMU has pid %d", r->l->plan.vm, r->l->child.pid);
+	sd_notifyf(0, "READY=1\nSTATUS=%s is running, QEMU has pid %d\nMAINPID=%d", r->l->plan.vm, r->l->child.pid, getpid());
+	if (r->fd < 0)
+		return;
+	leave_terminal(r->l);
+	/* Exit code 0 for the parent. */
+	if (write(r->fd, "", 1) != 1)
+		log_warning("%s: the starting process is gone", r->l->plan.vm);
+	close(r->fd);
+	r->fd = -1;
+}
+
+static int launch(struct launch_args *a, int ready_fd)
+{
+	struct problems ps = { 0 };
+	struct err e = { 0 };
+	struct launch l;
+	struct readiness ready = { .l = &l, .fd = ready_fd };
+	int code;
+
+	a->launch.ready = on_ready;
+	a->launch.ready_ctx = &ready;
+	launch_init(&l, &a->launch);
+	if (launch_plan(&l, &ps, &e) < 0) {
+		code = cmd_report(&ps, &e, l.vm.name, false);
+	} else {
+		for (size_t i = 0; i < l.plan.n_warnings; i++)
+			log_warning("%s: %s", l.plan.vm, l.plan.warnings[i].text);
+		if (launch_start(&l, &e) < 0) {
+			log_error("%s: %s", l.plan.vm, e.msg);
+			code = EXIT_FAILED;
+		} else {
+			code = launch_supervise(&l);
+		}
+	}
+	launch_clear(&l);
+	problems_clear(&ps);
+	return code;
+}
+
+/* The child does all the work; the parent returns its exit code, or 0 as soon as the guest runs. */
+static int daemonize(struct launch_args *a)
+{
+	int fds[2], status;
+	pid_t pid;
+	char byte;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 || (pid = fork()) < 0) {
+		log_error("daemonize: %s", strerror(errno));
+		return EXIT_FAILED;
+	}
+	if (pid == 0) {
+		close(fds[0]);
+		if (setsid() < 0 || chdir("/") < 0)
+			log_warning("daemonize: %s", strerror(errno));
+		exit(launch(a, fds[1]));
+	}
+	close(fds[1]);
+	if (read(fds[0], &byte, 1) == 1)
+		return EXIT_DONE;
+	/* Closed without a word: it has failed, and said why on our stderr. */
+	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
+		return WEXITSTATUS(status);
+	return EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	struct launch_args a = { 0 };
+	AUTO_FREE char *absolute = NULL;
+	int code = parse(argc, argv, &a);
+
+	setlocale(LC_CTYPE, "");
+	log_init("gpuvm-launch", a.verbose > 1 ? LOG_LEVEL_DEBUG : a.verbose == 1 ? LOG_LEVEL_INFO : a.verbose < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE);
+	if (code == 0 && !a.done) {
+		/* --daemonize changes the folder. */
+		absolute = realpath(a.launch.definition, NULL);
+		if (absolute && a.daemonize)
+			a.launch.definition = absolute;
+		code = a.launch.dry_run ? dry_run(&a) : a.daemonize ? daemonize(&a) : launch(&a, -1);
+	}
+	strv_clear(&a.launch.sets);
+	return code;
+}

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "config_impl.h"
+
+/* clang-format off */
+/* --- words ------------------------------------------------------------------------------------- */
+
+static const struct config_word word_auto[] = { { "auto", CONF_AUTO }, { NULL, 0 } };
+static const struct config_word word_none[] = { { "none", CONF_AUTO }, { NULL, 0 } };
+static const struct config_word word_auto_zero[] = { { "auto", 0 }, { NULL, 0 } };
+static const struct config_word word_per_gpu[] = { { "per-gpu", CONF_PER_GPU }, { "none", 0 }, { NULL, 0 } };
+
+/* For strings: CONF_AUTO leaves the field NULL, any other word is stored as written. */
+static const struct config_word word_firmware[] = {
+	{ "auto", CONF_AUTO },
+	{ "ovmf", 1 },
+	{ "seabios", 2 },
+	{ NULL, 0 },
+};
+static const struct config_word word_romfile[] = { { "auto", CONF_AUTO }, { "none", 1 }, { NULL, 0 } };
+
+static const struct config_word word_accel[] = {
+	{ "auto", ACCEL_AUTO },
+	{ "kvm", ACCEL_KVM },
+	{ "tcg", ACCEL_TCG },
+	{ NULL, 0 },
+};
+static const struct config_word word_pcie[] = {
+	{ "mirror", PCIE_MIRROR },
+	{ "root-port", PCIE_ROOT_PORT },
+	{ "flat", PCIE_FLAT },
+	{ NULL, 0 },
+};
+static const struct config_word word_format[] = {
+	{ "auto", DISK_AUTO },
+	{ "raw", DISK_RAW },
+	{ "qcow2", DISK_QCOW2 },
+	{ NULL, 0 },
+};
+static const struct config_word word_cache[] = {
+	{ "auto", CACHE_AUTO },
+	{ "none", CACHE_NONE },
+	{ "writeback", CACHE_WRITEBACK },
+	{ "writethrough", CACHE_WRITETHROUGH },
+	{ "directsync", CACHE_DIRECTSYNC },
+	{ "unsafe", CACHE_UNSAFE },
+	{ NULL, 0 },
+};
+static const struct config_word word_aio[] = {
+	{ "auto", AIO_AUTO }, { "threads", AIO_THREADS }, { "native", AIO_NATIVE }, { "io_uring", AIO_IO_URING }, { NULL, 0 },
+};
+static const struct config_word word_net[] = { { "user", NET_USER }, { "tap", NET_TAP }, { NULL, 0 } };
+static const struct config_word word_serial[] = {
+	{ "socket", SERIAL_SOCKET },
+	{ "log", SERIAL_LOG },
+	{ "stdio", SERIAL_STDIO },
+	{ NULL, 0 },
+};
+static const struct config_word word_reboot[] = { { "reset", REBOOT_RESET }, { "stop", REBOOT_STOP }, { NULL, 0 } };
+static const struct config_word word_death[] = { { "keep", DEATH_KEEP }, { "stop", DEATH_STOP }, { NULL, 0 } };
+
+/* For the hints of CONF_CUSTOM keys: their parsers know the values. */
+static const struct config_word word_pin[] = { { "auto", PIN_AUTO }, { "off", PIN_OFF }, { NULL, 0 } };
+static const struct config_word word_hugepages[] = {
+	{ "auto", CONF_AUTO }, { "1G", INT64_C(1) << 30 }, { "2M", INT64_C(2) << 20 }, { "off", 0 }, { NULL, 0 },
+};
+
+/* --- sections ---------------------------------------------------------------------------------- */
+
+static const struct section_info {
+	const char *section;
+	bool named;
+	const char *doc;
+} sections[] = {
+	{ "vm", false, "The machine as a whole." },
+	{ "place", false,
+	  "Devices by number and nearness. Without this section and without [device NAME] the VM has no "
+	  "passed-through devices." },
+	{ "device", true, "One more passed-through PCI function, or options for one that [place] selects." },
+	{ "cpu", false, "Virtual CPUs and the host CPUs they run on." },
+	{ "memory", false, "Guest memory. It is split over the guest's NUMA nodes." },
+	{ "pcie", false, "The PCI Express tree that the guest sees." },
+	{ "disk", true, "A virtio disk, from an image file or a block device." },
+	{ "net", true, "A virtio network interface." },
+	{ "console", false, "The serial console of the guest." },
+	{ "lifecycle", false, "Starting, stopping, and what happens when something ends." },
+	{ "security", false, "What QEMU itself may do." },
+	{ "qemu", false, "The QEMU program, and a way past everything that has no key here." },
+};
+
+/* clang-format on */
+static const struct section_info *find_section(const char *section)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+		if (!strcmp(sections[i].section, section))
+			return &sections[i];
+	return NULL;
+}
+
+bool config_section_is_named(const char *section)
+{
+	const struct section_info *s = find_section(section);
+
+	return s && s->named;
+}
+
+const char *config_section_doc(const char *section)
+{
+	const struct section_info *s = find_section(section);
+
+	return s ? s->doc : "";
+}
+
+/* clang-format off */
+/* --- keys -------------------------------------------------------------------------------------- */
+
+#define KIB (INT64_C(1) << 10)
+#define MIB (KIB << 10)
+#define GIB (MIB << 10)
+#define TIB (GIB << 10)
+
+#define MAX_MEMORY   (64 * TIB) /* 46 bits: what the CPUs of such servers address */
+#define MAX_MMIO     (16 * TIB) /* OVMF's limit for opt/ovmf/X-PciMmio64Mb */
+#define MAX_VCPUS    4096       /* the kernel's KVM_MAX_VCPUS; the machine type may allow fewer */
+#define MAX_TIMEOUT  (INT64_C(7) * 24 * 3600 * 1000)
+#define IFNAME_MAX   15         /* IFNAMSIZ - 1 */
+
+#define VM(f)     .offset = offsetof(struct vm_config, f)
+#define DEVICE(f) .section = "device", .offset = offsetof(struct device_config, f)
+#define DISK(f)   .section = "disk", .offset = offsetof(struct disk_config, f)
+#define NET(f)    .section = "net", .offset = offsetof(struct net_config, f)
+
+/* Sections in the order of the example file; `fallback` is parsed by config_init(), so that the documented
+ * default and the real one are the same thing. */
+const struct config_key config_keys[] = {
+	{ .section = "vm", .key = "name", .type = CONF_NAME, VM(name), .required = true, .max = VM_NAME_MAX,
+	  .fallback = "", .example = "half0",
+	  .doc = "Name of the VM. One VM of a name runs at a time. A file without it takes its own name without "
+		 "\".ini\"." },
+	{ .section = "vm", .key = "uuid", .type = CONF_UUID, VM(uuid), .words = word_auto, .fallback = "auto",
+	  .example = "6b0ed1f6-45b5-4f26-9a3d-0a5b7d6e2c11",
+	  .doc = "SMBIOS UUID that the guest sees. auto: derived from this machine and the name, the same at every "
+		 "start." },
+	{ .section = "vm", .key = "firmware", .type = CONF_PATH, VM(firmware), .words = word_firmware,
+	  .fallback = "auto", .example = "ovmf",
+	  .doc = "Firmware: ovmf (UEFI), seabios, or the absolute path of an image. auto: ovmf with KVM and where it "
+		 "is installed, else seabios." },
+	{ .section = "vm", .key = "accel", .type = CONF_ENUM, VM(accel), .words = word_accel, .fallback = "auto",
+	  .example = "kvm",
+	  .doc = "How guest code is run: kvm, or tcg, which emulates and is slow. auto: kvm where /dev/kvm can be "
+		 "used." },
+	{ .section = "vm", .key = "machine", .type = CONF_STRING, VM(machine), .words = word_auto, .fallback = "auto",
+	  .example = "pc-q35-7.2",
+	  .doc = "QEMU machine type; it must be one of the q35 family. auto: q35, the newest that QEMU has. A "
+		 "versioned one keeps the guest's hardware the same over QEMU upgrades." },
+	{ .section = "vm", .key = "kernel", .type = CONF_PATH, VM(kernel), .fallback = "",
+	  .example = "/boot/vmlinuz", .doc = "Boot this Linux kernel directly instead of a disk." },
+	{ .section = "vm", .key = "initrd", .type = CONF_PATH, VM(initrd), .fallback = "",
+	  .example = "/boot/initrd.img", .doc = "Initial RAM disk for `kernel`." },
+	{ .section = "vm", .key = "append", .type = CONF_STRING, VM(append), .fallback = "",
+	  .example = "root=/dev/vda1 console=ttyS0", .doc = "Command line for `kernel`, taken as written." },
+
+	{ .section = "place", .key = "gpus", .type = CONF_INT, VM(gpus), .max = 256, .fallback = "0", .example = "4",
+	  .doc = "Number of GPUs." },
+	{ .section = "place", .key = "gpu-index", .type = CONF_INT, VM(gpu_index), .max = 255, .words = word_auto,
+	  .fallback = "auto", .example = "0",
+	  .doc = "Index of the first GPU, from 0, as `gpuvm topo` counts them: by socket, NUMA node, PCI address. The "
+		 "others follow it. auto: those that are free and nearest to each "
+		 "other." },
+	{ .section = "place", .key = "socket", .type = CONF_INT, VM(socket), .max = 255, .words = word_auto,
+	  .fallback = "auto", .example = "0",
+	  .doc = "Take devices, CPUs and memory from this socket only. auto: where the devices are." },
+	{ .section = "place", .key = "nics", .type = CONF_INT, VM(nics), .max = 256, .words = word_per_gpu,
+	  .fallback = "per-gpu", .example = "4",
+	  .doc = "Network adapters. per-gpu: those that share a PCIe switch with a GPU of the VM. A number: as many, "
+		 "the nearest first. Adapters that the host uses are never taken." },
+	{ .section = "place", .key = "nvme", .type = CONF_INT, VM(nvme), .max = 256, .words = word_per_gpu,
+	  .fallback = "per-gpu", .example = "none",
+	  .doc = "NVMe controllers, as with nics. Controllers with a mounted file system, swap or a volume that the "
+		 "host uses are never taken." },
+
+	{ DEVICE(pci), .key = "pci", .type = CONF_PCI, .required = true, .fallback = "", .example = "0000:17:00.0",
+	  .doc = "PCI address on the host. A device that [place] selects too is passed through once, with these "
+		 "options." },
+	{ DEVICE(force), .key = "force", .type = CONF_BOOL, .fallback = "off", .example = "on",
+	  .doc = "Take the device although the host uses it: a mounted disk or the interface of the default route. "
+		 "The host loses it." },
+	{ DEVICE(rombar), .key = "rombar", .type = CONF_BOOL, .fallback = "on", .example = "off",
+	  .doc = "Show the device's option ROM to the guest." },
+	{ DEVICE(romfile), .key = "romfile", .type = CONF_PATH, .words = word_romfile, .fallback = "auto",
+	  .example = "/usr/share/vgabios/gpu.rom",
+	  .doc = "Option ROM from a file instead of the device's own. none: no ROM. auto: the device's own." },
+	{ DEVICE(guest_node), .key = "guest-node", .type = CONF_INT, .max = 63, .words = word_auto,
+	  .fallback = "auto", .example = "0",
+	  .doc = "Guest NUMA node that the device is attached to. auto: the one that stands for the host node it is "
+		 "on." },
+	{ DEVICE(gpudirect_clique), .key = "gpudirect-clique", .type = CONF_INT, .max = 15, .words = word_none,
+	  .fallback = "none", .example = "0",
+	  .doc = "NVIDIA GPUDirect clique ID, which tells the guest's driver that GPUs with the same ID can reach each "
+		 "other. GPUs of NVIDIA only." },
+	{ DEVICE(x_no_mmap), .key = "x-no-mmap", .type = CONF_BOOL, .fallback = "off", .example = "on",
+	  .doc = "Do not map the device's memory into QEMU. A debugging aid: peer-to-peer DMA (GPUDirect) stops "
+		 "working and every access is trapped, which gpuvm warns about." },
+
+	{ .section = "cpu", .key = "vcpus", .type = CONF_INT, VM(vcpus), .min = 1, .max = MAX_VCPUS,
+	  .words = word_auto, .fallback = "auto", .example = "48",
+	  .doc = "Number of virtual CPUs. auto: with GPUs, the VM's share of the CPUs of its nodes after `reserve`; "
+		 "without, two, or one on a host with one CPU." },
+	{ .section = "cpu", .key = "model", .type = CONF_STRING, VM(cpu_model), .words = word_auto,
+	  .fallback = "auto", .example = "host", .doc = "QEMU CPU model. auto: host with KVM, max without." },
+	{ .section = "cpu", .key = "threads", .type = CONF_INT, VM(threads), .min = 1, .max = 2, .words = word_auto,
+	  .fallback = "auto", .example = "2",
+	  .doc = "Threads per core that the guest sees. auto: 2 where both threads of each host core belong to the "
+		 "VM." },
+	{ .section = "cpu", .key = "pin", .type = CONF_CUSTOM, VM(pin), .words = word_pin, .fallback = "auto",
+	  .example = "4-27,100-123", .parse = config_parse_pin,
+	  .doc = "Host CPUs for the virtual CPUs, in this order: virtual CPU 0 runs on the first one. auto: chosen near "
+		 "the devices. off: the kernel schedules them." },
+	{ .section = "cpu", .key = "reserve", .type = CONF_INT, VM(cpu_reserve), .max = 1024, .words = word_auto,
+	  .fallback = "auto", .example = "2",
+	  .doc = "Cores of each host node that are left to the host and to QEMU's own threads: the first ones. auto: one in "
+		 "24, at least one." },
+	{ .section = "cpu", .key = "emulator", .type = CONF_CUSTOM, VM(emulator), .words = word_auto,
+	  .fallback = "auto", .example = "0-3", .parse = config_parse_emulator,
+	  .doc = "Host CPUs for QEMU's main and helper threads. auto: the reserved cores." },
+
+	{ .section = "memory", .key = "size", .type = CONF_SIZE, VM(memory_bytes), .min = 16 * MIB,
+	  .max = MAX_MEMORY, .words = word_auto_zero, .fallback = "auto", .example = "960G",
+	  .doc = "Size, in binary units (960G, 1.5T). auto: with GPUs, the VM's share of the memory of its nodes after "
+		 "`reserve`; without, 2G or half of what there is." },
+	{ .section = "memory", .key = "hugepages", .type = CONF_CUSTOM, VM(hugepage_bytes), .words = word_hugepages,
+	  .fallback = "auto", .example = "1G", .parse = config_parse_hugepages,
+	  .doc = "Page size of the pool that memory is taken from: 1G, 2M, or off. auto: with devices the largest of "
+		 "which every node of the VM has a pool, else off." },
+	{ .section = "memory", .key = "prealloc", .type = CONF_BOOL, VM(prealloc), .fallback = "on", .example = "off",
+	  .doc = "Touch all memory before the guest starts, so that a shortage is found then and not later." },
+	{ .section = "memory", .key = "reserve", .type = CONF_SIZE, VM(mem_reserve_bytes), .max = MAX_MEMORY,
+	  .words = word_auto, .fallback = "auto", .example = "16G",
+	  .doc = "Memory of each host node that an automatic `size` leaves to the host. auto: nothing of a pool of huge pages, "
+		 "which is set aside already; of normal memory 8G, at most an eighth." },
+
+	{ .section = "pcie", .key = "topology", .type = CONF_ENUM, VM(pcie), .words = word_pcie,
+	  .fallback = "mirror", .example = "root-port",
+	  .doc = "mirror: devices below one host switch are below one guest switch, on their NUMA node. root-port: each "
+		 "device below a root port of its own on its node, which shows the guest true link speeds but hides the "
+		 "switches. flat: root ports on the first bus, without NUMA." },
+	{ .section = "pcie", .key = "mmio64", .type = CONF_SIZE, VM(mmio64_bytes), .min = GIB, .max = MAX_MMIO,
+	  .words = word_auto_zero, .fallback = "auto", .example = "4T",
+	  .doc = "Window for 64-bit device memory. auto: from the sizes of the devices' BARs." },
+
+	{ DISK(file), .key = "file", .type = CONF_PATH, .required = true, .fallback = "",
+	  .example = "/var/lib/gpuvm/disks/half0.qcow2", .doc = "Image file or block device." },
+	{ DISK(format), .key = "format", .type = CONF_ENUM, .words = word_format, .fallback = "auto",
+	  .example = "qcow2",
+	  .doc = "Format of the file. auto: raw for a block device and for names that end in .raw, .img or .iso, qcow2 for "
+		 ".qcow2; for any other it must be said, because the guest could fake what is found inside." },
+	{ DISK(queues), .key = "queues", .type = CONF_INT, .min = 1, .max = 1024, .words = word_auto,
+	  .fallback = "auto", .example = "8", .doc = "Number of virtqueues. auto: one per virtual CPU." },
+	{ DISK(iothread), .key = "iothread", .type = CONF_BOOL, .fallback = "on", .example = "off",
+	  .doc = "Serve the disk in a thread of its own, on the reserved cores." },
+	{ DISK(cache), .key = "cache", .type = CONF_ENUM, .words = word_cache, .fallback = "auto",
+	  .example = "writeback", .doc = "Host page cache mode, as QEMU's. auto: none for a block device, writeback for an image." },
+	{ DISK(aio), .key = "aio", .type = CONF_ENUM, .words = word_aio, .fallback = "auto", .example = "native",
+	  .doc = "How I/O is submitted. native needs cache = none or directsync. auto: native with those, else "
+		 "threads." },
+	{ DISK(readonly), .key = "readonly", .type = CONF_BOOL, .fallback = "off", .example = "on",
+	  .doc = "The guest cannot write. Several VMs may share the file then." },
+	{ DISK(bootindex), .key = "bootindex", .type = CONF_INT, .max = 9999, .words = word_auto, .fallback = "auto",
+	  .example = "0", .doc = "Place in the boot order, lowest first. auto: in the order of the file." },
+
+	{ NET(type), .key = "type", .type = CONF_ENUM, .words = word_net, .fallback = "user", .example = "tap",
+	  .doc = "user: QEMU's own NAT, needs no privileges and is slow. tap: the existing host interface `ifname`." },
+	{ NET(ifname), .key = "ifname", .type = CONF_NAME, .max = IFNAME_MAX, .fallback = "", .example = "tap-half0",
+	  .doc = "Host tap interface, made with multi_queue. Required for tap, not allowed for user." },
+	{ NET(queues), .key = "queues", .type = CONF_INT, .min = 1, .max = 256, .words = word_auto,
+	  .fallback = "auto", .example = "8",
+	  .doc = "Queue pairs. auto: one per virtual CPU for tap, at most 256; one for user." },
+	{ NET(vhost), .key = "vhost", .type = CONF_BOOL, .fallback = "on", .example = "off",
+	  .doc = "Move packets of a tap interface in the kernel (/dev/vhost-net). No effect for user, which cannot." },
+	{ NET(mac), .key = "mac", .type = CONF_MAC, .words = word_auto, .fallback = "auto",
+	  .example = "52:54:00:12:34:56",
+	  .doc = "MAC address. auto: derived from this machine, the VM and the interface, the same at every start." },
+
+	{ .section = "console", .key = "serial", .type = CONF_ENUM, VM(serial), .words = word_serial,
+	  .fallback = "socket", .example = "log",
+	  .doc = "Where the serial port goes. socket: serial.sock in the VM's run-time folder, and what the guest writes also "
+		 "to serial.log. log: serial.log only. stdio: the launcher's terminal." },
+
+	{ .section = "lifecycle", .key = "stop-timeout", .type = CONF_DURATION, VM(stop_timeout_ms),
+	  .max = MAX_TIMEOUT, .fallback = "90s", .example = "5min",
+	  .doc = "How long the guest may take to shut down before it is ended." },
+	{ .section = "lifecycle", .key = "ready-timeout", .type = CONF_DURATION, VM(ready_timeout_ms), .min = 1,
+	  .max = MAX_TIMEOUT, .words = word_auto_zero, .fallback = "auto", .example = "10min",
+	  .doc = "How long QEMU may take until it answers; it allocates all memory before. auto: from the size of "
+		 "the memory." },
+	{ .section = "lifecycle", .key = "on-reboot", .type = CONF_ENUM, VM(on_reboot), .words = word_reboot,
+	  .fallback = "reset", .example = "stop",
+	  .doc = "When the guest reboots. reset: it starts again in the same QEMU. stop: the VM ends." },
+	{ .section = "lifecycle", .key = "on-launcher-death", .type = CONF_ENUM, VM(on_launcher_death),
+	  .words = word_death, .fallback = "keep", .example = "stop",
+	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, and gpuvm-launch on the same definition "
+		 "takes it over again. stop: QEMU is killed with it." },
+
+	{ .section = "security", .key = "sandbox", .type = CONF_BOOL, VM(sandbox), .fallback = "on",
+	  .example = "off", .doc = "Run QEMU with its seccomp filter." },
+
+	{ .section = "qemu", .key = "binary", .type = CONF_PATH, VM(qemu_binary), .words = word_auto,
+	  .fallback = "auto", .example = "/opt/qemu/bin/qemu-system-x86_64",
+	  .doc = "QEMU program. auto: qemu-system-x86_64 from the usual folders." },
+	{ .section = "qemu", .key = "args", .type = CONF_STRING, VM(qemu_args), .fallback = "",
+	  .example = "-device virtio-rng-pci,id=rng0",
+	  .doc = "More arguments for QEMU, appended as they are; split as a shell would, without expansion." },
+	{ .section = "qemu", .key = "env", .type = CONF_CUSTOM, VM(qemu_env), .fallback = "",
+	  .example = "G_MESSAGES_DEBUG=all", .parse = config_parse_env,
+	  .doc = "Environment variables for QEMU: NAME=VALUE words, split as a shell would." },
+};
+
+/* clang-format on */
+const size_t config_n_keys = ARRAY_SIZE(config_keys);
+
+const struct config_key *config_find_key(const char *section, const char *key)
+{
+	for (size_t i = 0; i < config_n_keys; i++)
+		if (!strcmp(config_keys[i].section, section) && !strcmp(config_keys[i].key, key))
+			return &config_keys[i];
+	return NULL;
+}
+
+/* --- the example file -------------------------------------------------------------------------- */
+
+#define EXAMPLE_WIDTH 100
+
+/* @text as comment lines. */
+static void print_comment(FILE *out, const char *text)
+{
+	size_t column = 0;
+
+	while (*text) {
+		size_t word = strcspn(text, " ");
+
+		if (column && column + 1 + word > EXAMPLE_WIDTH) {
+			putc('\n', out);
+			column = 0;
+		}
+		if (!column)
+			column = (size_t)fprintf(out, "#");
+		column += (size_t)fprintf(out, " %.*s", (int)word, text);
+		text += word;
+		text += strspn(text, " ");
+	}
+	putc('\n', out);
+}
+
+/* Only [vm] and its required key are live: the example is a definition that can be read. */
+static void print_section(FILE *out, const char *section)
+{
+	bool named = config_section_is_named(section);
+
+	fputs("\n\n", out);
+	print_comment(out, config_section_doc(section));
+	fprintf(out, named ? "#[%s NAME]\n" : "[%s]\n", section);
+}
+
+static void print_key(FILE *out, const struct config_key *k)
+{
+	bool live = k->required && !config_section_is_named(k->section);
+	AUTO_FREE char *expected = config_expected(k);
+
+	putc('\n', out);
+	print_comment(out, k->doc);
+	if (*expected) {
+		AUTO_FREE char *value = xasprintf("Value: %s", expected);
+
+		print_comment(out, value);
+	}
+	if (k->required)
+		fputs("# Required.\n", out);
+	else
+		fprintf(out, "# Default: %s\n", *k->fallback ? k->fallback : "none");
+	fprintf(out, "%s%s = %s\n", live ? "" : "#", k->key, k->example);
+}
+
+char *config_example(void)
+{
+	const char *section = "";
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		abort();
+	fputs("# Every section and key of a gpuvm definition, with its default. See gpuvm.ini(5).\n"
+	      "# Made from the program's key table by tools/mkexample: edit a copy.\n"
+	      "#\n"
+	      "# Lines that begin with # or ; are comments. A comment needs a line of its own, because a value\n"
+	      "# goes to the end of its line. Only a name is required, everything else has a default.\n",
+	      out);
+	for (size_t i = 0; i < config_n_keys; i++) {
+		if (strcmp(section, config_keys[i].section))
+			print_section(out, config_keys[i].section);
+		section = config_keys[i].section;
+		print_key(out, &config_keys[i]);
+	}
+	if (fclose(out))
+		abort();
+	return text;
+}

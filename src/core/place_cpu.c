@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Guest nodes, and a host CPU for every vCPU.
+ *
+ * How it works: each host node that carries a GPU of the VM becomes a guest node.  On each, the first cores are reserved for the
+ * host; of the rest, the VM gets the share of its GPUs (2 of 4 GPUs: half the cores), as whole cores, so that no two VMs share
+ * a core's caches and execution units.  SMT siblings become guest threads.  vCPUs are numbered so that each guest node and
+ * socket is contiguous: hwloc#712 has a guest whose topology broke with the host's interleaved numbering. */
+#include <errno.h>
+#include <string.h>
+
+#include "plan_priv.h"
+
+/* One core: its CPUs that we may use at all. */
+struct core {
+	int core;  /* topology's core index */
+	int l3;
+	struct cpuset cpus;
+	bool reserved;
+	const struct used_cpus *user; /* VM that runs on it */
+};
+
+struct cores {
+	struct core *v;
+	size_t n;
+};
+
+/* --- guest nodes ------------------------------------------------------------------------------------ */
+
+static bool has_guest_node(const struct plan *p, int host_node)
+{
+	for (size_t i = 0; i < p->n_nodes; i++)
+		if (p->nodes[i].host_node == host_node)
+			return true;
+	return false;
+}
+
+static void add_node(struct planner *pl, int node)
+{
+	const struct topology *t = pl->req->host;
+	struct plan_node *n;
+
+	if (node < 0 || has_guest_node(pl->plan, t->nodes[node].id))
+		return;
+	n = PUSH_ZEROED(pl->plan->nodes, pl->plan->n_nodes);
+	n->host_node = t->nodes[node].id;
+	n->prealloc_cpus = t->nodes[node].cpus;
+	cpuset_and(&n->prealloc_cpus, &t->allowed);
+}
+
+/* Without devices: the node with the most CPUs that nobody has. */
+static int emptiest_node(const struct planner *pl)
+{
+	const struct topology *t = pl->req->host;
+	int best = 0, best_free = -1;
+
+	for (size_t i = 0; i < t->n_nodes; i++) {
+		struct cpuset cpus = t->nodes[i].cpus;
+
+		if (pl->req->vm->socket >= 0 && t->nodes[i].socket != pl->req->vm->socket)
+			continue;
+		cpuset_and(&cpus, &t->allowed);
+		for (size_t k = 0; pl->req->use && k < pl->req->use->n_cpus; k++)
+			cpuset_andnot(&cpus, &pl->req->use->cpus[k].cpus);
+		if (cpuset_count(&cpus) > best_free) {
+			best = (int)i;
+			best_free = cpuset_count(&cpus);
+		}
+	}
+	return best;
+}
+
+static void add_nodes_of_role(struct planner *pl, bool gpus)
+{
+	const struct topology *t = pl->req->host;
+
+	/* In the host's order, so that guest node 0 is the lowest host node. */
+	for (size_t i = 0; i < t->n_nodes; i++)
+		for (size_t k = 0; k < pl->plan->n_devices; k++) {
+			const struct plan_device *d = &pl->plan->devices[k];
+
+			if ((d->role == ROLE_GPU || !gpus) && planner_func(pl, d->func)->node == (int)i)
+				add_node(pl, (int)i);
+		}
+}
+
+int place_nodes(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	const struct topology *t = pl->req->host;
+	struct plan *p = pl->plan;
+
+	add_nodes_of_role(pl, true);
+	if (!p->n_nodes)
+		add_nodes_of_role(pl, false);
+	for (size_t i = 0; !p->n_nodes && i < t->n_nodes; i++)
+		for (size_t k = 0; k < vm->n_pin_cpus; k++)
+			if (cpuset_has(&t->nodes[i].cpus, vm->pin_cpus[k]))
+				add_node(pl, (int)i);
+	if (!p->n_nodes)
+		add_node(pl, emptiest_node(pl));
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		p->nodes[i].guest_node = (int)i;
+		plan_reason(p, "nodes", "guest node %zu = host node %d: %s", i, p->nodes[i].host_node,
+			    p->n_devices ? "the VM's devices are there" : "the most free CPUs");
+	}
+	for (size_t i = 0; i < p->n_devices; i++)
+		for (size_t k = 0; k < p->n_nodes; k++)
+			if (p->devices[i].host_node == p->nodes[k].host_node)
+				p->devices[i].guest_node = (int)k;
+	for (size_t i = 0; i < p->n_devices; i++) {
+		const struct device_config *o = p->devices[i].options;
+
+		if (o && o->guest_node >= (int)p->n_nodes) {
+			AUTO_FREE char *section = xasprintf("device %s", o->name);
+
+			config_problem(pl->ps, vm, section, "guest-node", "bad-value",
+				       "[%s] guest-node: the guest has only the nodes 0 to %zu", section, p->n_nodes - 1);
+		} else if (o && o->guest_node >= 0) {
+			p->devices[i].guest_node = o->guest_node;
+		}
+	}
+	return 0;
+}
+
+/* --- cores -------------------------------------------------------------------------------------------- */
+
+static struct core *core_entry(struct cores *cs, const struct host_cpu *c)
+{
+	struct core *e;
+
+	for (size_t i = 0; i < cs->n; i++)
+		if (cs->v[i].core == c->core)
+			return &cs->v[i];
+	e = PUSH_ZEROED(cs->v, cs->n);
+	e->core = c->core;
+	e->l3 = c->l3;
+	return e;
+}
+
+/* The first cores of a node are the host's: interrupts and kernel threads gather on the low CPUs.  One core in 24 (the
+ * proportion that NVIDIA's DGX-2 templates keep), at least one, none on a node with a single core. */
+static int reserved_cores(const struct vm_config *vm, int n_cores)
+{
+	if (vm->cpu_reserve >= 0)
+		return vm->cpu_reserve;
+	if (n_cores <= 1)
+		return 0;
+	return n_cores / 24 > 1 ? n_cores / 24 : 1;
+}
+
+static struct cores node_cores(const struct planner *pl, int node)
+{
+	const struct topology *t = pl->req->host;
+	const struct vm_config *vm = pl->req->vm;
+	struct cores cs = { 0 };
+	int keep;
+
+	for (size_t i = 0; i < t->n_cpus; i++)
+		if (t->cpus[i].node == node && cpuset_has(&t->allowed, t->cpus[i].cpu))
+			cpuset_add(&core_entry(&cs, &t->cpus[i])->cpus, t->cpus[i].cpu);
+	keep = reserved_cores(vm, (int)cs.n);
+	for (size_t i = 0; i < cs.n; i++) {
+		/* An explicit emulator list is a reserve of its own. */
+		cs.v[i].reserved = vm->emulator_set && vm->cpu_reserve < 0 ? cpuset_intersects(&cs.v[i].cpus, &vm->emulator)
+									     : (int)i < keep;
+		cs.v[i].user = planner_cpu_user(pl, &cs.v[i].cpus);
+	}
+	return cs;
+}
+
+static bool core_usable(const struct core *c)
+{
+	return !c->reserved && !c->user;
+}
+
+static int count_cores(const struct cores *cs, bool also_busy)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < cs->n; i++)
+		n += !cs->v[i].reserved && (also_busy || !cs->v[i].user);
+	return n;
+}
+
+/* SMT: does every core that could be given have two CPUs? */
+static bool cores_have_smt(const struct cores *cs)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < cs->n; i++) {
+		if (cs->v[i].reserved)
+			continue;
+		if (cpuset_count(&cs->v[i].cpus) != 2)
+			return false;
+		n++;
+	}
+	return n > 0;
+}
+
+/* The L3 to take cores from: the smallest that holds all that is still needed, else the one with the most. */
+static int pick_l3(const struct cores *cs, const bool *taken, int need, int *ret_have)
+{
+	int best = -1, best_have = 0;
+
+	for (size_t i = 0; i < cs->n; i++) {
+		int have = 0;
+
+		if (taken[i] || !core_usable(&cs->v[i]))
+			continue;
+		for (size_t k = 0; k < cs->n; k++)
+			have += !taken[k] && core_usable(&cs->v[k]) && cs->v[k].l3 == cs->v[i].l3;
+		if (best_have == 0 || (best_have < need ? have > best_have : have >= need && have < best_have)) {
+			best = cs->v[i].l3;
+			best_have = have;
+		}
+	}
+	*ret_have = best_have;
+	return best;
+}
+
+/* Mark @need usable cores as taken, L3 by L3. The caller knows that there are enough. */
+static void take_cores(const struct cores *cs, bool *taken, int need)
+{
+	while (need > 0) {
+		int have, l3 = pick_l3(cs, taken, need, &have);
+
+		if (have == 0)
+			return;
+		for (size_t i = 0; i < cs->n && need > 0; i++) {
+			if (taken[i] || !core_usable(&cs->v[i]) || cs->v[i].l3 != l3)
+				continue;
+			taken[i] = true;
+			need--;
+		}
+	}
+}
+
+/* --- how many ------------------------------------------------------------------------------------------ */
+
+/* vCPUs wanted on each guest node, and threads per core. */
+struct demand {
+	int *vcpus;
+	int threads;
+};
+
+static int share_of_cores(const struct planner *pl, const struct cores *cs, int node)
+{
+	int ours = planner_vm_gpus_on(pl, node), all = planner_host_gpus_on(pl, node), n = count_cores(cs, true);
+
+	if (!ours)
+		return n;
+	/* Of all cores, not of the free ones: the size of a VM must not depend on who came first. */
+	return n * ours / all > 0 ? n * ours / all : 1;
+}
+
+static void decide_demand(struct planner *pl, const struct cores *cs, struct demand *d)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+	bool smt = true, even = true;
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		smt = smt && cores_have_smt(&cs[i]);
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		int node = planner_host_node(pl, &p->nodes[i]);
+
+		if (vm->vcpus > 0)
+			d->vcpus[i] = vm->vcpus / (int)p->n_nodes + ((int)i < vm->vcpus % (int)p->n_nodes);
+		else if (vm->n_pin_cpus)
+			d->vcpus[i] = 0; /* place_listed() counts */
+		else if (p->n_devices)
+			d->vcpus[i] = share_of_cores(pl, &cs[i], node) * (smt && vm->threads != 1 ? 2 : 1);
+		else
+			d->vcpus[i] = count_cores(&cs[i], true) * (smt ? 2 : 1) < 2 ? 1 : 2;
+		even = even && d->vcpus[i] % 2 == 0;
+	}
+	d->threads = vm->threads > 0 ? vm->threads : smt && even ? 2 : 1;
+	if (d->threads == 2 && !even)
+		config_problem(pl->ps, vm, "cpu", "threads", "bad-value", "[cpu] threads: 2 needs an even number of vCPUs on each guest node");
+	if (d->threads == 2 && !smt && vm->pin == PIN_AUTO && p->n_devices)
+		config_problem(pl->ps, vm, "cpu", "threads", "bad-value",
+			       "[cpu] threads: 2 is asked for, but this host's cores have one CPU each (SMT is off, or part of it offline)");
+	if (vm->vcpus <= 0 && !vm->n_pin_cpus)
+		plan_reason(p, "vcpus", p->n_devices ? "whole cores: the share of its GPUs, less the cores kept for the host; %d thread%s per core"
+						     : "small by default: the VM has no devices; %d thread%s per core",
+			    d->threads, PLURAL(d->threads));
+}
+
+/* --- placing ------------------------------------------------------------------------------------------- */
+
+static void push_vcpu(struct planner *pl, int guest_node, int host_cpu)
+{
+	struct plan_vcpu *v = PUSH_ZEROED(pl->plan->vcpus, pl->plan->n_vcpus);
+
+	v->vcpu = (int)pl->plan->n_vcpus - 1;
+	v->host_cpu = host_cpu;
+	v->guest_node = guest_node;
+	if (host_cpu >= 0) {
+		cpuset_add(&pl->plan->nodes[guest_node].host_cpus, host_cpu);
+		cpuset_add(&pl->vcpu_cpus, host_cpu);
+	}
+}
+
+static void refuse_cpus(struct planner *pl, const struct cores *cs, const struct plan_node *n, int need_cores, int have)
+{
+	const struct used_cpus *user = NULL;
+	struct problem *p;
+	int reserved = 0;
+
+	for (size_t i = 0; i < cs->n; i++) {
+		user = user ? user : cs->v[i].user;
+		reserved += cs->v[i].reserved;
+	}
+	if (need_cores <= count_cores(cs, true) && user) {
+		p = problems_add(pl->ps, PROBLEM_BUSY, "cpu-busy", "vCPUs of guest node %d need %d whole cores of host node %d, but only %d are free: "
+								   "VM '%s' (pid %d) runs on others",
+				 n->guest_node, need_cores, n->host_node, have, user->vm, user->pid);
+	} else {
+		p = problems_add(pl->ps, PROBLEM_HOST, "cpus-short", "vCPUs of guest node %d need %d whole cores of host node %d, which has %zu that we may use, "
+								     "%d of them reserved for the host",
+				 n->guest_node, need_cores, n->host_node, cs->n, reserved);
+	}
+	problem_hint(p, "lower [cpu] vcpus, or set [cpu] reserve or pin");
+}
+
+/* Whole cores on one node. Returns false if there are not enough. */
+static bool place_on_node(struct planner *pl, const struct cores *cs, struct plan_node *n, int want, int threads)
+{
+	AUTO_FREE bool *taken = xcalloc(cs->n, sizeof(*taken));
+	int need = want / threads, have = count_cores(cs, false);
+
+	if (have < need)
+		return false;
+	take_cores(cs, taken, need);
+	for (size_t i = 0; i < cs->n; i++) {
+		int k = 0;
+
+		if (!taken[i])
+			continue;
+		cpuset_for_each(cpu, &cs->v[i].cpus)
+			if (k++ < threads)
+				push_vcpu(pl, n->guest_node, cpu);
+	}
+	return true;
+}
+
+static void place_floating(struct planner *pl, const struct demand *d)
+{
+	for (size_t i = 0; i < pl->plan->n_nodes; i++)
+		for (int k = 0; k < d->vcpus[i]; k++)
+			push_vcpu(pl, (int)i, -1);
+}
+
+/* A VM without devices may share CPUs when the machine is full: it floats on its node. */
+static void place_auto(struct planner *pl, const struct cores *cs, const struct demand *d)
+{
+	struct plan *p = pl->plan;
+	bool all = true;
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		all = all && d->vcpus[i] / d->threads <= count_cores(&cs[i], false);
+	if (!all && !p->n_devices) {
+		plan_warn(p, "cpus-unpinned", "there are not enough free whole cores: the vCPUs are not pinned");
+		place_floating(pl, d);
+		return;
+	}
+	for (size_t i = 0; i < p->n_nodes; i++)
+		if (!place_on_node(pl, &cs[i], &p->nodes[i], d->vcpus[i], d->threads))
+			refuse_cpus(pl, &cs[i], &p->nodes[i], d->vcpus[i] / d->threads, count_cores(&cs[i], false));
+}
+
+static void refuse_pin(struct planner *pl, enum problem_kind kind, const char *code, int cpu, const char *why)
+{
+	config_problem(pl->ps, pl->req->vm, "cpu", "pin", code, "[cpu] pin: CPU %d %s", cpu, why)->kind = kind;
+}
+
+/* The operator's own list: vCPU i on pin_cpus[i]. */
+static void place_listed(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	const struct topology *t = pl->req->host;
+	struct plan *p = pl->plan;
+
+	if (vm->vcpus > 0 && (size_t)vm->vcpus != vm->n_pin_cpus) {
+		config_problem(pl->ps, vm, "cpu", "pin", "bad-value", "[cpu] pin: %zu CPUs are listed for %d vCPUs", vm->n_pin_cpus, vm->vcpus);
+		return;
+	}
+	for (size_t i = 0; i < vm->n_pin_cpus; i++) {
+		const struct host_cpu *c = topology_cpu(t, vm->pin_cpus[i]);
+		struct cpuset one = { 0 };
+		int guest_node = 0;
+
+		cpuset_add(&one, vm->pin_cpus[i]);
+		if (!c) {
+			refuse_pin(pl, PROBLEM_HOST, "cpus-short", vm->pin_cpus[i], "does not exist or is offline");
+			continue;
+		}
+		if (!cpuset_has(&t->allowed, c->cpu))
+			refuse_pin(pl, PROBLEM_HOST, "cpu-not-allowed", c->cpu, "is outside the CPUs that we may use (cpuset of the caller)");
+		if (planner_cpu_user(pl, &one)) {
+			AUTO_FREE char *why = xasprintf("is pinned by the running VM '%s'", planner_cpu_user(pl, &one)->vm);
+
+			refuse_pin(pl, PROBLEM_BUSY, "cpu-busy", c->cpu, why);
+		}
+		for (size_t k = 0; k < p->n_nodes; k++)
+			if (t->nodes[c->node].id == p->nodes[k].host_node)
+				guest_node = (int)k;
+		push_vcpu(pl, guest_node, c->cpu);
+	}
+	plan_reason(p, "vcpus", "pinned as [cpu] pin lists them");
+}
+
+/* Sibling pairs in a pin list become guest threads only if each pair of neighbours is one. */
+static int listed_threads(const struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+
+	if (vm->threads > 0)
+		return vm->threads;
+	for (size_t i = 0; i + 1 < vm->n_pin_cpus; i += 2) {
+		const struct host_cpu *a = topology_cpu(pl->req->host, vm->pin_cpus[i]);
+		const struct host_cpu *b = topology_cpu(pl->req->host, vm->pin_cpus[i + 1]);
+
+		if (!a || !b || a->core != b->core)
+			return 1;
+	}
+	return vm->n_pin_cpus % 2 || !vm->n_pin_cpus ? 1 : 2;
+}
+
+/* --- guest numbering, housekeeping ------------------------------------------------------------------------ */
+
+static void number_vcpus(struct planner *pl, int threads)
+{
+	struct plan *p = pl->plan;
+	int n = (int)p->n_vcpus, nodes = (int)p->n_nodes;
+	bool equal = n % nodes == 0, contiguous = true;
+
+	for (int i = 0; i < n && equal; i++)
+		contiguous = contiguous && p->vcpus[i].guest_node == i / (n / nodes);
+	/* -smp has one number of cores for all sockets: unequal nodes share one socket. */
+	p->smp_sockets = equal && contiguous ? nodes : 1;
+	p->smp_threads = n % (p->smp_sockets * threads) == 0 ? threads : 1;
+	p->smp_cores = n / p->smp_sockets / p->smp_threads;
+	if (nodes > 1 && p->smp_sockets == 1)
+		plan_warn(p, "nodes-uneven", "the guest nodes have different numbers of vCPUs: they appear in one socket");
+	for (int i = 0; i < n; i++) {
+		p->vcpus[i].socket = i / (p->smp_cores * p->smp_threads);
+		p->vcpus[i].core = i / p->smp_threads % p->smp_cores;
+		p->vcpus[i].thread = i % p->smp_threads;
+	}
+}
+
+static void choose_housekeeping(struct planner *pl, const struct cores *cs)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+	struct cpuset all = { 0 };
+
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		for (size_t k = 0; k < cs[i].n; k++)
+			if (cs[i].v[k].reserved)
+				cpuset_or(&p->housekeeping, &cs[i].v[k].cpus);
+		cpuset_or(&all, &p->nodes[i].prealloc_cpus);
+	}
+	cpuset_andnot(&p->housekeeping, &pl->vcpu_cpus);
+	if (cpuset_empty(&p->housekeeping)) {
+		p->housekeeping = all;
+		cpuset_andnot(&p->housekeeping, &pl->vcpu_cpus);
+	}
+	if (cpuset_empty(&p->housekeeping)) {
+		p->housekeeping = all;
+		if (!cpuset_empty(&pl->vcpu_cpus))
+			plan_warn(p, "no-reserve", "no CPU is left for the host on the VM's nodes: QEMU's own threads share the vCPUs' CPUs");
+	}
+	p->emulator = vm->emulator_set ? vm->emulator : p->housekeeping;
+	if (vm->emulator_set && !cpuset_subset(&vm->emulator, &pl->req->host->allowed))
+		config_problem(pl->ps, vm, "cpu", "emulator", "cpu-not-allowed",
+			       "[cpu] emulator: has CPUs that do not exist, are offline or are outside the CPUs that we may use")
+			->kind = PROBLEM_HOST;
+	plan_reason(p, "emulator", vm->emulator_set ? "as [cpu] emulator says"
+						    : "QEMU's main loop, I/O threads and helpers run on the cores kept for the host, away from the vCPUs");
+}
+
+int place_cpus(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+	AUTO_FREE struct cores *cs = xcalloc(p->n_nodes, sizeof(*cs));
+	struct demand d = { .vcpus = xcalloc(p->n_nodes, sizeof(int)) };
+	size_t before = pl->ps->n;
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		cs[i] = node_cores(pl, planner_host_node(pl, &p->nodes[i]));
+	decide_demand(pl, cs, &d);
+	if (vm->pin == PIN_LIST) {
+		place_listed(pl);
+		d.threads = listed_threads(pl);
+	} else if (vm->pin == PIN_OFF) {
+		plan_warn(p, "cpus-unpinned", "[cpu] pin = off: the vCPUs float over the host's CPUs");
+		place_floating(pl, &d);
+	} else {
+		place_auto(pl, cs, &d);
+	}
+	if (pl->ps->n == before) {
+		number_vcpus(pl, d.threads);
+		choose_housekeeping(pl, cs);
+	}
+	for (size_t i = 0; i < p->n_nodes; i++)
+		free(cs[i].v);
+	free(d.vcpus);
+	return 0;
+}

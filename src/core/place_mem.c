@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Memory per guest node: page size, amount, and whether the host node has it.
+ *
+ * The total being enough is not enough: with policy=bind QEMU dies when the *node* is short (kubevirt#6981), so each node's
+ * own pool is counted, less what VMs that are just starting will take. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "plan_priv.h"
+
+#define MIB	   (UINT64_C(1) << 20)
+#define GIB	   (UINT64_C(1) << 30)
+#define PAGE_BYTES UINT64_C(4096)
+#define ALIGN_DOWN(x, a) ((x) / (a) * (a))
+
+static const struct host_node *host_of(const struct planner *pl, const struct plan_node *n)
+{
+	int node = planner_host_node(pl, n);
+
+	return node < 0 ? NULL : &pl->req->host->nodes[node];
+}
+
+/* Has every guest node's host node a pool of @page_bytes with pages in it? */
+static bool all_have_pool(const struct planner *pl, uint64_t page_bytes)
+{
+	for (size_t i = 0; i < pl->plan->n_nodes; i++) {
+		const struct host_node *h = host_of(pl, &pl->plan->nodes[i]);
+		const struct hugepage_pool *pool = h ? host_node_pool(h, page_bytes) : NULL;
+
+		if (!pool || !pool->total)
+			return false;
+	}
+	return true;
+}
+
+static uint64_t choose_page_size(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+
+	if (vm->hugepage_bytes > 0)
+		return (uint64_t)vm->hugepage_bytes;
+	if (vm->hugepage_bytes == 0 || !p->n_devices)
+		return PAGE_BYTES;
+	for (uint64_t page = GIB; page >= 2 * MIB; page /= 512) {
+		char size[32];
+
+		if (!all_have_pool(pl, page))
+			continue;
+		plan_reason(p, "hugepages", "pages of %s: every node of the VM has a pool of them", format_size(page, size));
+		return page;
+	}
+	plan_warn(p, "no-hugepages", "no pool of huge pages on the VM's nodes: normal pages cost TLB misses and a slow start");
+	return PAGE_BYTES;
+}
+
+/* Bytes of the pool of @page that starting VMs have planned but QEMU has not allocated yet. */
+static uint64_t promised(const struct planner *pl, int host_node, uint64_t page)
+{
+	const struct host_use *use = pl->req->use;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; use && i < use->n_memory; i++)
+		if (!use->memory[i].allocated && use->memory[i].host_node == host_node && use->memory[i].page_bytes == page)
+			sum += use->memory[i].bytes;
+	return sum;
+}
+
+/* What the node could give to VMs at all. */
+static uint64_t node_capacity(const struct planner *pl, const struct host_node *h, uint64_t page)
+{
+	const struct hugepage_pool *pool = host_node_pool(h, page);
+	int64_t keep = pl->req->vm->mem_reserve_bytes;
+	uint64_t all = pool ? pool->total * page : page == PAGE_BYTES ? h->mem_bytes : 0;
+
+	/* A pool of huge pages is set aside already: only normal memory needs a reserve by default. */
+	if (keep < 0)
+		keep = pool ? 0 : (int64_t)(h->mem_bytes / 8 > 8 * GIB ? 8 * GIB : h->mem_bytes / 8);
+	return all > (uint64_t)keep ? all - (uint64_t)keep : 0;
+}
+
+static uint64_t auto_size(struct planner *pl, const struct plan_node *n, uint64_t page)
+{
+	const struct host_node *h = host_of(pl, n);
+	int node = planner_host_node(pl, n), ours = planner_vm_gpus_on(pl, node), all = planner_host_gpus_on(pl, node);
+	uint64_t unit = page > 2 * MIB ? page : 2 * MIB, bytes;
+
+	if (!h)
+		return 0;
+	if (!pl->plan->n_devices) {
+		bytes = node_capacity(pl, h, page) / 2;
+		return ALIGN_DOWN(bytes < 2 * GIB ? bytes : 2 * GIB, unit);
+	}
+	bytes = node_capacity(pl, h, page);
+	if (ours)
+		bytes = bytes / (uint64_t)all * (uint64_t)ours;
+	return ALIGN_DOWN(bytes, unit);
+}
+
+/* Even parts in whole pages; the first nodes take what is left over. */
+static void split_size(struct planner *pl, uint64_t page)
+{
+	struct plan *p = pl->plan;
+	uint64_t unit = page > 2 * MIB ? page : 2 * MIB, units = pl->req->vm->memory_bytes / unit;
+	char size[32];
+
+	if (pl->req->vm->memory_bytes % unit) {
+		struct problem *pr = config_problem(pl->ps, pl->req->vm, "memory", "size", "memory-unaligned",
+						    "[memory] size: must be a multiple of %s, the page size", format_size(unit, size));
+
+		problem_hint(pr, "nearest: %s", format_size((units + 1) * unit, size));
+		return;
+	}
+	for (size_t i = 0; i < p->n_nodes; i++)
+		p->nodes[i].memory_bytes = (units / p->n_nodes + (i < units % p->n_nodes)) * unit;
+}
+
+static void check_pool(struct planner *pl, const struct plan_node *n)
+{
+	const struct host_node *h = host_of(pl, n);
+	const struct hugepage_pool *pool = h ? host_node_pool(h, n->page_bytes) : NULL;
+	uint64_t need = n->memory_bytes / n->page_bytes, owed, have;
+	char page[32];
+	struct problem *p;
+
+	if (!h)
+		return;
+	owed = promised(pl, h->id, n->page_bytes) / n->page_bytes;
+	have = pool && pool->free > owed ? pool->free - owed : 0;
+	if (need && need <= have)
+		return;
+	format_size(n->page_bytes, page);
+	p = config_problem(pl->ps, pl->req->vm, "memory", "size", "hugepages-short",
+			   "guest node %d needs %" PRIu64 " pages of %s on host node %d, which has %" PRIu64 " free of %" PRIu64, n->guest_node,
+			   need, page, h->id, have, pool ? pool->total : 0);
+	p->kind = pool && need <= pool->total ? PROBLEM_BUSY : PROBLEM_HOST;
+	/* Pages in use by whom we do not know are a lack of the host, not a VM in the way. */
+	if (!pl->req->use || !pl->req->use->n_memory)
+		p->kind = PROBLEM_HOST;
+	problem_hint(p, "echo %" PRIu64 " > /sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages, or a smaller [memory] size",
+		     (pool ? pool->total : 0) + need - have, h->id, n->page_bytes / 1024);
+}
+
+static void check_plain(struct planner *pl, const struct plan_node *n)
+{
+	const struct host_node *h = host_of(pl, n);
+	char need[32], have[32];
+
+	/* MemFree leaves out what the page cache would give back, so only what the node can never have is refused. */
+	if (!h || (n->memory_bytes && n->memory_bytes <= h->mem_bytes))
+		return;
+	config_problem(pl->ps, pl->req->vm, "memory", "size", "memory-short", "guest node %d needs %s, host node %d has %s of memory",
+		       n->guest_node, format_size(n->memory_bytes, need), h->id, format_size(ALIGN_DOWN(h->mem_bytes, MIB), have))
+		->kind = PROBLEM_HOST;
+}
+
+int place_memory(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+	uint64_t page = choose_page_size(pl);
+
+	if (vm->memory_bytes)
+		split_size(pl, page);
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		struct plan_node *n = &p->nodes[i];
+
+		n->page_bytes = page;
+		n->prealloc = page > PAGE_BYTES && vm->prealloc;
+		if (!vm->memory_bytes)
+			n->memory_bytes = auto_size(pl, n, page);
+	}
+	if (!vm->memory_bytes)
+		plan_reason(p, "memory", p->n_devices ? "the share of its GPUs in what each node can give to VMs"
+						      : "small by default: the VM has no devices");
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		if (page > PAGE_BYTES)
+			check_pool(pl, &p->nodes[i]);
+		else
+			check_plain(pl, &p->nodes[i]);
+	}
+	return 0;
+}

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The guest's PCIe tree, its bus numbers, and the 64-bit window that its BARs need.
+ *
+ * How it works: each guest node gets a pxb-pcie, a host bridge with that NUMA node.  Below it, devices that share a switch on
+ * the host share one in the guest: root port -> x3130-upstream -> xio3130-downstream per device, nested where the host's
+ * switches are stacked.  A switch with a single device of ours is left out: QEMU's switch ports report 2.5 GT/s x1, a root port the
+ * true link.  Ports are made in the order in which firmware walks them (depth first, by device number), so the bus
+ * numbers that the guest will see are known beforehand; `verify` compares them with query-pci.
+ *
+ * Facts: one PCI domain of 256 buses, each root, upstream and downstream port takes one, and the buses below a pxb must fit before
+ * the next one's bus_nr (QEMU docs/pcie.txt, hw/pci-bridge/pci_expander_bridge.c). (chassis, slot) is unique over all root and
+ * downstream ports, chassis has 8 bits.  hotplug=off everywhere: with hotplug OVMF maps 0 of 24 endpoints. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "plan_priv.h"
+
+#define GIB		  (UINT64_C(1) << 30)
+#define BUSES		  256
+#define BUS_STEP	  0x20 /* pxb bus numbers begin at multiples, where that fits: easy to read */
+#define SLOTS		  32   /* device numbers on a bus */
+#define ROOT_SLOT_PXB	  0x10 /* pcie.0 device numbers: 0x2-0x7 disks and NICs, 0x8-0xf root ports, 0x10.. pxb */
+#define ROOT_SLOT_PORTS	  0x08
+#define MAX_DEPTH	  8
+#define Q35_DEFAULT_HOLE (32 * GIB) /* q35-pcihost pci-hole64-size */
+
+struct item {
+	struct plan_device *dev;
+	int sw[MAX_DEPTH]; /* host upstream ports above, root first */
+	int n_sw;
+};
+
+/* One walk over the tree of a node. */
+struct walk {
+	struct planner *pl;
+	int guest_node;
+	int next_bus;
+	int n_rp, n_sw; /* for ids */
+};
+
+static uint64_t pow2_at_least(uint64_t x)
+{
+	uint64_t p = 1;
+
+	while (p < x)
+		p <<= 1;
+	return p;
+}
+
+static struct plan_port *add_port(struct walk *w, enum plan_port_kind kind, char *id, const char *parent, int addr)
+{
+	struct plan *p = w->pl->plan;
+	struct plan_port *port = PUSH_ZEROED(p->ports, p->n_ports);
+
+	port->kind = kind;
+	port->id = id;
+	port->parent = xstrdup(parent);
+	port->addr = addr;
+	port->guest_node = w->guest_node;
+	port->bus_nr = w->next_bus++;
+	port->host_func = -1;
+	if (kind == GPORT_ROOT || kind == GPORT_DOWNSTREAM) {
+		int n = 0;
+
+		for (size_t i = 0; i + 1 < p->n_ports; i++)
+			n += p->ports[i].kind == GPORT_ROOT || p->ports[i].kind == GPORT_DOWNSTREAM;
+		port->chassis = n + 1;
+		port->slot = 0;
+	}
+	return port;
+}
+
+static void plug(struct plan_device *d, const struct plan_port *port, const char *sw)
+{
+	d->guest_port = xstrdup(port->id);
+	d->guest_switch = sw ? xstrdup(sw) : NULL;
+	d->guest_bus_nr = port->bus_nr;
+}
+
+/* Items of v[] that lie below the same switch at @level as v[0], moved to the front; returns how many. A device that is not
+ * below any switch at this level stands alone. */
+static int take_same(struct item *v, int n, int level)
+{
+	int k = 1;
+
+	if (v[0].n_sw <= level)
+		return 1;
+	for (int i = 1; i < n; i++) {
+		if (v[i].n_sw > level && v[i].sw[level] == v[0].sw[level]) {
+			struct item tmp = v[i];
+
+			memmove(&v[k + 1], &v[k], sizeof(*v) * (size_t)(i - k));
+			v[k++] = tmp;
+		}
+	}
+	return k;
+}
+
+/* How many switches all items have in common. */
+static int common_depth(const struct item *v, int n)
+{
+	int level = v[0].n_sw;
+
+	for (int i = 1; i < n; i++) {
+		int k = 0;
+
+		while (k < level && k < v[i].n_sw && v[i].sw[k] == v[0].sw[k])
+			k++;
+		level = k;
+	}
+	return level;
+}
+
+/* Below @bus: one switch for @n >= 2 items that share a host switch. */
+static void emit_switch(struct walk *w, const char *bus, struct item *v, int n)
+{
+	int level = common_depth(v, n), addr = 0;
+	struct plan_port *up = add_port(w, GPORT_UPSTREAM, xasprintf("sw%d", w->n_sw++), bus, 0);
+	AUTO_FREE char *id = xstrdup(up->id);
+
+	up->host_func = v[0].sw[level - 1];
+	while (n > 0) {
+		int k = take_same(v, n, level);
+		struct plan_port *dn = add_port(w, GPORT_DOWNSTREAM, xasprintf("%s-dp%d", id, addr), id, addr);
+
+		addr++;
+		if (k == 1) {
+			plug(v->dev, dn, id);
+		} else {
+			AUTO_FREE char *below = xstrdup(dn->id);
+
+			emit_switch(w, below, v, k);
+		}
+		v += k;
+		n -= k;
+	}
+}
+
+static struct plan_port *add_root_port(struct walk *w, const char *bus, int addr, int host_func)
+{
+	struct plan_port *rp = add_port(w, GPORT_ROOT, xasprintf("rp%d", w->n_rp++), bus, addr);
+
+	rp->link = topology_path_link(w->pl->req->host, host_func);
+	return rp;
+}
+
+/* All items of one guest node, below @bus, one root port for each switch or lone device. */
+static void emit_node(struct walk *w, const char *bus, struct item *v, int n)
+{
+	bool mirror = w->pl->req->vm->pcie == PCIE_MIRROR;
+	int addr = 0;
+
+	while (n > 0) {
+		int k = mirror ? take_same(v, n, 0) : 1;
+		int top = k > 1 ? v[0].sw[common_depth(v, k) - 1] : v[0].dev->func;
+		struct plan_port *rp = add_root_port(w, bus, addr++, top);
+
+		if (k == 1) {
+			plug(v->dev, rp, NULL);
+		} else {
+			AUTO_FREE char *below = xstrdup(rp->id);
+
+			emit_switch(w, below, v, k);
+		}
+		v += k;
+		n -= k;
+	}
+	if (addr > SLOTS)
+		problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted", "guest node %d needs %d root ports, a bus has room for %d", w->guest_node,
+			     addr, SLOTS);
+}
+
+static int item_cmp(const void *a, const void *b)
+{
+	const struct item *x = a, *y = b;
+
+	return pci_addr_cmp(&x->dev->addr, &y->dev->addr);
+}
+
+/* The devices of one guest node (-1: of none), in the host's order. */
+static int collect_items(struct planner *pl, int guest_node, bool flat, struct item *ret)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < pl->plan->n_devices; i++) {
+		struct plan_device *d = &pl->plan->devices[i];
+		int path[32], len;
+
+		if (flat ? guest_node != -1 : d->guest_node != guest_node)
+			continue;
+		ret[n] = (struct item){ .dev = d };
+		len = (int)topology_path(pl->req->host, d->func, path, ARRAY_SIZE(path));
+		for (int k = 0; k < len && k < (int)ARRAY_SIZE(path) && ret[n].n_sw < MAX_DEPTH; k++)
+			if (topology_is_upstream(pl->req->host, path[k]))
+				ret[n].sw[ret[n].n_sw++] = path[k];
+		n++;
+	}
+	qsort(ret, (size_t)n, sizeof(*ret), item_cmp);
+	return n;
+}
+
+/* Root ports on pcie.0 itself: eight to a slot, as functions. */
+static void emit_flat(struct walk *w, struct item *v, int n)
+{
+	if (n > 8 * (ROOT_SLOT_PXB - ROOT_SLOT_PORTS)) {
+		problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted", "%d devices on pcie.0, which has room for %d", n,
+			     8 * (ROOT_SLOT_PXB - ROOT_SLOT_PORTS));
+		return;
+	}
+	w->next_bus = 1;
+	for (int i = 0; i < n; i++)
+		plug(v[i].dev, add_root_port(w, "pcie.0", ROOT_SLOT_PORTS * 8 + i, v[i].dev->func), NULL);
+}
+
+/* Give each pxb its first bus number: spread out where there is room, else back to back. */
+static void number_buses(struct planner *pl, int used_on_root)
+{
+	struct plan *p = pl->plan;
+	int step, base, shift = 0;
+
+	for (step = BUS_STEP; step >= 1; step = step > 1 ? 1 : 0) {
+		int end = used_on_root + 1, size = 0;
+
+		for (size_t i = 0; i < p->n_ports; i++) {
+			if (p->ports[i].kind == GPORT_PXB) {
+				end = (end + size + step - 1) / step * step;
+				size = 0;
+			}
+			size += p->ports[i].guest_node >= 0;
+		}
+		if (end + size <= BUSES)
+			break;
+	}
+	if (!step) {
+		struct problem *pr = problems_add(pl->ps, PROBLEM_HOST, "buses-exhausted",
+						  "the guest's PCIe tree needs more than the %d buses that there are", BUSES);
+
+		problem_hint(pr, "pass fewer devices, or set [pcie] topology = root-port, which needs one bus per device");
+		return;
+	}
+	base = used_on_root + 1;
+	for (size_t i = 0, size = 0; i < p->n_ports; i++) {
+		struct plan_port *port = &p->ports[i];
+
+		if (port->guest_node < 0)
+			continue;
+		if (port->kind == GPORT_PXB) {
+			base = (base + (int)size + step - 1) / step * step;
+			size = 0;
+			shift = base - port->bus_nr;
+		}
+		port->bus_nr += shift;
+		size++;
+	}
+	for (size_t i = 0; i < p->n_devices; i++)
+		for (size_t k = 0; k < p->n_ports; k++)
+			if (strcmp(p->ports[k].id, p->devices[i].guest_port) == 0)
+				p->devices[i].guest_bus_nr = p->ports[k].bus_nr;
+}
+
+/* --- the 64-bit window ------------------------------------------------------------------------------ */
+
+/* A port's window is aligned to the device's largest BAR; twice the sum leaves room for that. */
+static uint64_t mmio_need(const struct plan *p)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < p->n_devices; i++) {
+		uint64_t largest = 0, all = p->devices[i].bar_bytes;
+
+		for (size_t b = 0; b < ARRAY_SIZE(p->devices[i].bars); b++)
+			if (p->devices[i].bars[b] > largest)
+				largest = pow2_at_least(p->devices[i].bars[b]);
+		sum += largest ? (all + largest - 1) / largest * largest : 0;
+	}
+	return sum ? pow2_at_least(2 * sum) : 0;
+}
+
+/* Physical address bits of the guest: -cpu host has the host's, capped by what the IOMMU can map; QEMU's TCG CPUs have 40. */
+static int guest_phys_bits(const struct planner *pl)
+{
+	const struct topology *t = pl->req->host;
+	int bits = strcmp(pl->plan->accel, "kvm") == 0 && t->phys_bits ? t->phys_bits : 40;
+
+	return t->iommu_bits && t->iommu_bits < bits && pl->plan->n_devices ? t->iommu_bits : bits;
+}
+
+static void size_mmio(struct planner *pl)
+{
+	struct plan *p = pl->plan;
+	uint64_t need = mmio_need(p), ram = plan_memory_bytes(p);
+	int bits = guest_phys_bits(pl);
+	struct problem *pr;
+	char size[32];
+
+	if (pl->req->vm->mmio64_bytes) {
+		p->mmio64_bytes = pl->req->vm->mmio64_bytes;
+		plan_reason(p, "mmio64", "%s, as [pcie] mmio64 says", format_size(p->mmio64_bytes, size));
+	} else if (need > Q35_DEFAULT_HOLE / 2) {
+		p->mmio64_bytes = need;
+		plan_reason(p, "mmio64", "%s: twice the sum of the BARs, each aligned to the largest of its device", format_size(need, size));
+	}
+	/* QEMU puts the window above RAM (and its 4 GiB hole) and refuses if it ends beyond the CPU's address bits. */
+	if (!p->mmio64_bytes || 4 * GIB + ram + p->mmio64_bytes <= UINT64_C(1) << bits)
+		return;
+	pr = problems_add(pl->ps, PROBLEM_HOST, "mmio-too-large", "a 64-bit window of %s above %" PRIu64 " GiB of memory does not fit into %d physical address bits",
+			  format_size(p->mmio64_bytes, size), ram / GIB, bits);
+	problem_hint(pr, "%s", strcmp(p->accel, "tcg") == 0 ? "emulation (tcg) has 40 bits; KVM has those of the host"
+							    : "pass fewer devices, or set [pcie] mmio64 to what the BARs need exactly");
+}
+
+/* --- all ------------------------------------------------------------------------------------------------- */
+
+static void explain(struct planner *pl)
+{
+	for (size_t i = 0; i < pl->plan->n_devices; i++) {
+		const struct plan_device *d = &pl->plan->devices[i];
+		AUTO_FREE char *what = xasprintf("device %s", d->id);
+
+		if (d->guest_switch)
+			plan_reason(pl->plan, what, "port %s of switch %s on guest node %d: it shares a PCIe switch on the host", d->guest_port,
+				    d->guest_switch, d->guest_node);
+		else
+			plan_reason(pl->plan, what, "root port %s%s: no other device of the VM is below its switch, and a root port shows the true link speed",
+				    d->guest_port, d->guest_node < 0 ? " on pcie.0" : "");
+	}
+}
+
+int place_pci(struct planner *pl)
+{
+	bool flat = pl->req->vm->pcie == PCIE_FLAT;
+	struct walk w = { .pl = pl, .guest_node = -1 };
+	struct item *v = xcalloc(pl->plan->n_devices, sizeof(*v));
+	int n = collect_items(pl, -1, flat, v), on_root;
+
+	emit_flat(&w, v, n);
+	on_root = w.next_bus > 0 ? w.next_bus - 1 : 0;
+	for (size_t i = 0; i < pl->plan->n_nodes && !flat; i++) {
+		AUTO_FREE char *id = NULL;
+
+		w.guest_node = (int)i;
+		w.next_bus = 0;
+		n = collect_items(pl, (int)i, flat, v);
+		if (!n)
+			continue;
+		id = xasprintf("pxb%zu", i);
+		add_port(&w, GPORT_PXB, xstrdup(id), "pcie.0", ROOT_SLOT_PXB + (int)i);
+		emit_node(&w, id, v, n);
+	}
+	free(v);
+	if (pl->ps->n)
+		return -EINVAL;
+	number_buses(pl, on_root);
+	size_mmio(pl);
+	explain(pl);
+	return pl->ps->n ? -EINVAL : 0;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "plan_priv.h"
+
+static void note_add(struct plan_note **v, size_t *n, const char *code, const char *what, const char *fmt, va_list ap)
+{
+	struct plan_note *note = PUSH_ZEROED(*v, *n);
+
+	note->code = code;
+	note->what = what ? xstrdup(what) : NULL;
+	if (vasprintf(&note->text, fmt, ap) < 0)
+		abort();
+}
+
+void plan_warn(struct plan *p, const char *code, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	note_add(&p->warnings, &p->n_warnings, code, NULL, fmt, ap);
+	va_end(ap);
+}
+
+void plan_reason(struct plan *p, const char *what, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	note_add(&p->reasons, &p->n_reasons, NULL, what, fmt, ap);
+	va_end(ap);
+}
+
+void host_use_clear(struct host_use *u)
+{
+	free(u->devices);
+	free(u->cpus);
+	free(u->memory);
+	*u = (struct host_use){ 0 };
+}
+
+const struct used_device *planner_device_user(const struct planner *pl, const struct pci_func *f)
+{
+	const struct host_use *use = pl->req->use;
+
+	for (size_t i = 0; use && i < use->n_devices; i++)
+		if (pci_addr_cmp(&use->devices[i].addr, &f->addr) == 0)
+			return &use->devices[i];
+	return NULL;
+}
+
+const struct used_cpus *planner_cpu_user(const struct planner *pl, const struct cpuset *cpus)
+{
+	const struct host_use *use = pl->req->use;
+
+	for (size_t i = 0; use && i < use->n_cpus; i++)
+		if (cpuset_intersects(&use->cpus[i].cpus, cpus))
+			return &use->cpus[i];
+	return NULL;
+}
+
+int planner_vm_gpus_on(const struct planner *pl, int node)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < pl->plan->n_devices; i++) {
+		const struct plan_device *d = &pl->plan->devices[i];
+
+		n += d->role == ROLE_GPU && planner_func(pl, d->func)->node == node;
+	}
+	return n;
+}
+
+int planner_host_gpus_on(const struct planner *pl, int node)
+{
+	const struct topology *t = pl->req->host;
+	int n = 0;
+
+	for (size_t i = 0; i < t->n_funcs; i++)
+		n += t->funcs[i].role == ROLE_GPU && t->funcs[i].node == node;
+	return n;
+}
+
+int planner_host_node(const struct planner *pl, const struct plan_node *n)
+{
+	return n->host_node < 0 ? -1 : topology_find_node(pl->req->host, n->host_node);
+}
+
+/* Which accelerator, and may it be had? */
+static void choose_accel(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+	/* Another machine's plan is for work, not for a test: it will have KVM. */
+	bool assumed = pl->req->foreign_host && !pl->req->fake_devices;
+	bool kvm = vm->accel == ACCEL_KVM || (vm->accel == ACCEL_AUTO && (pl->req->host->kvm || assumed));
+
+	if (vm->accel == ACCEL_KVM && !pl->req->host->kvm && !pl->req->foreign_host) {
+		struct problem *pr = config_problem(pl->ps, vm, "vm", "accel", "kvm-missing",
+						    "[vm] accel: kvm is asked for, but /dev/kvm cannot be opened");
+
+		pr->kind = PROBLEM_HOST;
+		problem_hint(pr, "load kvm_intel or kvm_amd, turn on virtualization in the BIOS, or use accel = tcg for tests");
+	}
+	p->accel = xstrdup(kvm ? "kvm" : "tcg");
+	plan_reason(p, "accel", "%s: %s", p->accel,
+		    vm->accel != ACCEL_AUTO ? "as [vm] accel says"
+		    : assumed		    ? "assumed: the plan is for another machine"
+		    : kvm		    ? "/dev/kvm can be opened"
+					    : "there is no usable /dev/kvm; emulation is slow");
+}
+
+static void choose_firmware(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	const struct qemu_info *q = pl->req->qemu;
+	const char *want = vm->firmware;
+	struct plan *p = pl->plan;
+	bool have_ovmf = q->ovmf_code && q->ovmf_vars;
+
+	if (!want || strcmp(want, "auto") == 0) {
+		bool ovmf = have_ovmf && strcmp(p->accel, "kvm") == 0;
+
+		want = ovmf ? "ovmf" : "seabios";
+		plan_reason(p, "firmware", ovmf	      ? "ovmf: UEFI is what current guests and large BARs want"
+					   : have_ovmf ? "seabios: UEFI takes minutes under emulation"
+						       : "seabios: no OVMF image was found (package ovmf)");
+	}
+	if (strcmp(want, "ovmf") == 0 && !have_ovmf) {
+		struct problem *pr = config_problem(pl->ps, vm, "vm", "firmware", "file-missing",
+						    "[vm] firmware: ovmf is asked for, but no OVMF image is installed");
+
+		pr->kind = PROBLEM_HOST;
+		problem_hint(pr, "install the package ovmf (edk2-ovmf), give the path of an image, or use firmware = seabios");
+		return;
+	}
+	if (strcmp(want, "ovmf") == 0) {
+		p->firmware = xstrdup(q->ovmf_code);
+		p->vars_template = xstrdup(q->ovmf_vars);
+		p->vars_file = xasprintf("%s/vars/%s.fd", pl->req->statedir, vm->name);
+		return;
+	}
+	p->firmware = xstrdup(want);
+}
+
+static void copy_lifecycle(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	struct plan *p = pl->plan;
+
+	p->vm = xstrdup(vm->name);
+	p->uuid = vm->uuid ? xstrdup(vm->uuid) : NULL;
+	p->qemu_binary = xstrdup(pl->req->qemu->path);
+	p->qemu_version = xasprintf("%d.%d.%d", pl->req->qemu->major, pl->req->qemu->minor, pl->req->qemu->micro);
+	p->rundir = xstrdup(pl->req->rundir);
+	p->fake_devices = pl->req->fake_devices;
+	p->foreign_host = pl->req->foreign_host;
+	p->stop_timeout_ms = vm->stop_timeout_ms;
+	p->on_reboot = vm->on_reboot;
+	p->on_launcher_death = vm->on_launcher_death;
+	p->serial_stdio = vm->serial == SERIAL_STDIO;
+	for (size_t i = 0; i < vm->qemu_env.n; i++)
+		strv_push(&p->env, vm->qemu_env.v[i]);
+}
+
+/* How long QEMU may take to answer: it preallocates before it does, and VFIO pins and zeroes all of the guest's
+ * memory.  Reports on other launchers have 512 GiB at 4 to 5 minutes, so 2 s per GiB is a limit for what hangs,
+ * not an estimate. */
+static uint64_t ready_timeout(const struct planner *pl)
+{
+	uint64_t gib = plan_memory_bytes(pl->plan) >> 30;
+
+	if (pl->req->vm->ready_timeout_ms)
+		return pl->req->vm->ready_timeout_ms;
+	return 120000 + 2000 * gib + 5000 * pl->plan->n_devices;
+}
+
+int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps)
+{
+	static int (*const steps[])(struct planner *) = { select_devices, place_nodes, place_cpus,
+							  place_memory,	  place_pci,   argv_build };
+	size_t before = ps->n;
+	struct plan plan = { 0 };
+	struct planner pl = { .req = req, .plan = &plan, .ps = ps };
+
+	copy_lifecycle(&pl);
+	choose_accel(&pl);
+	choose_firmware(&pl);
+	/* A step returns an error only when those after it would have nothing to work on: all that can be found in
+	 * one run is reported in one run. */
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
+		if (steps[i](&pl) < 0)
+			break;
+	if (ps->n != before) {
+		plan_clear(&plan);
+		return -EINVAL;
+	}
+	if (plan.n_devices && strcmp(plan.accel, "tcg") == 0 && !req->fake_devices)
+		plan_warn(&plan, "tcg-with-gpu", "devices are passed to an emulated CPU (no KVM): right for tests, useless for work");
+	plan.ready_timeout_ms = ready_timeout(&pl);
+	*ret = plan;
+	return 0;
+}
+
+uint64_t plan_memory_bytes(const struct plan *p)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		sum += p->nodes[i].memory_bytes;
+	return sum;
+}
+
+static void clear_devices(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_devices; i++) {
+		struct plan_device *d = &p->devices[i];
+
+		free(d->id);
+		free(d->driver);
+		free(d->guest_port);
+		free(d->guest_switch);
+		strv_clear(&d->host_path);
+	}
+	free(p->devices);
+	for (size_t i = 0; i < p->n_ports; i++) {
+		free(p->ports[i].id);
+		free(p->ports[i].parent);
+	}
+	free(p->ports);
+	for (size_t i = 0; i < p->n_groups; i++) {
+		free(p->groups[i].switch_bdf);
+		free(p->groups[i].devices);
+	}
+	free(p->groups);
+	for (size_t i = 0; i < p->n_binds; i++) {
+		free(p->binds[i].from);
+		free(p->binds[i].override);
+		free(p->binds[i].to);
+	}
+	free(p->binds);
+}
+
+static void clear_notes(struct plan_note *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(v[i].what);
+		free(v[i].text);
+	}
+	free(v);
+}
+
+void plan_clear(struct plan *p)
+{
+	clear_devices(p);
+	for (size_t i = 0; i < p->n_iothreads; i++)
+		free(p->iothreads[i].id);
+	free(p->iothreads);
+	for (size_t i = 0; i < p->n_args; i++) {
+		free(p->args[i].flag);
+		free(p->args[i].value);
+		free(p->args[i].why);
+	}
+	free(p->args);
+	clear_notes(p->warnings, p->n_warnings);
+	clear_notes(p->reasons, p->n_reasons);
+	strv_clear(&p->env);
+	free(p->nodes);
+	free(p->vcpus);
+	free(p->vm);
+	free(p->uuid);
+	free(p->qemu_binary);
+	free(p->qemu_version);
+	free(p->rundir);
+	free(p->accel);
+	free(p->firmware);
+	free(p->vars_template);
+	free(p->vars_file);
+	*p = (struct plan){ 0 };
+}

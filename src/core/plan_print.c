@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The plan drawn for people. */
+#include <inttypes.h>
+#include <langinfo.h>
+#include <string.h>
+
+#include "gpuvm/plan.h"
+
+struct tree_style {
+	const char *tee, *last, *bar, *blank, *arrow;
+};
+
+static const struct tree_style *tree_style(void)
+{
+	static const struct tree_style utf8 = { "├─ ", "└─ ", "│  ", "   ", "→" }, ascii = { "|- ", "`- ", "|  ", "   ", "->" };
+
+	return strcmp(nl_langinfo(CODESET), "UTF-8") == 0 ? &utf8 : &ascii;
+}
+
+static int count_role(const struct plan *p, enum pci_role role)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < p->n_devices; i++)
+		n += p->devices[i].role == role;
+	return n;
+}
+
+static void print_head(const struct plan *p, FILE *out)
+{
+	static const struct {
+		enum pci_role role;
+		const char *one, *many;
+	} roles[] = { { ROLE_GPU, "GPU", "GPUs" }, { ROLE_NIC, "NIC", "NICs" }, { ROLE_NVME, "NVMe", "NVMe" }, { ROLE_NVSWITCH, "NVSwitch", "NVSwitches" } };
+	char size[32];
+
+	fprintf(out, "%s: ", p->vm);
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+		int n = count_role(p, roles[i].role);
+
+		if (n)
+			fprintf(out, "%d %s, ", n, n == 1 ? roles[i].one : roles[i].many);
+	}
+	fprintf(out, "%zu vCPU%s, %s, %s, QEMU %s\n", p->n_vcpus, p->n_vcpus == 1 ? "" : "s", format_size(plan_memory_bytes(p), size), p->accel,
+		p->qemu_version);
+}
+
+/* "0-3" of the vCPUs on one guest node. */
+static char *node_vcpus(const struct plan *p, int guest_node)
+{
+	struct cpuset set = { 0 };
+
+	for (size_t i = 0; i < p->n_vcpus; i++)
+		if (p->vcpus[i].guest_node == guest_node)
+			cpuset_add(&set, p->vcpus[i].vcpu);
+	return cpuset_format(&set);
+}
+
+static void print_node(const struct plan *p, const struct plan_node *n, FILE *out)
+{
+	AUTO_FREE char *vcpus = node_vcpus(p, n->guest_node), *cpus = cpuset_format(&n->host_cpus);
+	char size[32], page[32];
+
+	fprintf(out, "\nguest node %d = host node %d: %s", n->guest_node, n->host_node, format_size(n->memory_bytes, size));
+	if (n->page_bytes > 4096)
+		fprintf(out, " in %" PRIu64 " pages of %s", n->memory_bytes / n->page_bytes, format_size(n->page_bytes, page));
+	if (*cpus)
+		fprintf(out, ", vCPUs %s on CPUs %s\n", vcpus, cpus);
+	else
+		fprintf(out, ", vCPUs %s not pinned\n", vcpus);
+}
+
+static void print_device(const struct plan *p, const struct plan_device *d, FILE *out)
+{
+	char bdf[PCI_ADDR_STR], size[32];
+
+	fprintf(out, "%-8s %s  bus %02x", d->id, pci_addr_format(&d->addr, bdf), (unsigned int)d->guest_bus_nr);
+	if (p->fake_devices)
+		fprintf(out, "  stand-in");
+	else
+		fprintf(out, "  %s %s vfio-pci", d->driver ? d->driver : "(no driver)", tree_style()->arrow);
+	if (d->iommu_group >= 0)
+		fprintf(out, ", group %d", d->iommu_group);
+	if (d->link.mts)
+		fprintf(out, ", %u.%u GT/s x%u", d->link.mts / 1000, d->link.mts % 1000 / 100, d->link.width);
+	if (d->bar_bytes)
+		fprintf(out, ", BARs %s", format_size(d->bar_bytes, size));
+	fputc('\n', out);
+}
+
+static const struct plan_device *device_on(const struct plan *p, const char *port)
+{
+	for (size_t i = 0; i < p->n_devices; i++)
+		if (strcmp(p->devices[i].guest_port, port) == 0)
+			return &p->devices[i];
+	return NULL;
+}
+
+/* The relation that a guest switch stands for: that of the group its devices are in. */
+static const char *switch_relation(const struct plan *p, const char *sw)
+{
+	for (size_t i = 0; i < p->n_groups; i++) {
+		const struct plan_device *d = &p->devices[p->groups[i].devices[0]];
+
+		if (d->guest_switch && strcmp(d->guest_switch, sw) == 0)
+			return pci_relation_word(p->groups[i].relation);
+	}
+	return "";
+}
+
+static void print_port(const struct plan *p, const struct plan_port *port, const char *indent, bool last, FILE *out);
+
+static void print_children(const struct plan *p, const char *parent, const char *indent, FILE *out)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < p->n_ports; i++)
+		left += strcmp(p->ports[i].parent, parent) == 0 && p->ports[i].kind != GPORT_PXB;
+	for (size_t i = 0; i < p->n_ports; i++)
+		if (strcmp(p->ports[i].parent, parent) == 0 && p->ports[i].kind != GPORT_PXB)
+			print_port(p, &p->ports[i], indent, --left == 0, out);
+}
+
+static void print_port(const struct plan *p, const struct plan_port *port, const char *indent, bool last, FILE *out)
+{
+	const struct tree_style *s = tree_style();
+	const struct plan_device *d = device_on(p, port->id);
+	AUTO_FREE char *below = xasprintf("%s%s", indent, last ? s->blank : s->bar);
+
+	fprintf(out, "%s%s", indent, last ? s->last : s->tee);
+	if (d) {
+		if (port->kind == GPORT_ROOT)
+			fprintf(out, "%-4s ", port->id);
+		print_device(p, d, out);
+		return;
+	}
+	/* A root or downstream port that carries a switch is one line with it. */
+	for (size_t i = 0; i < p->n_ports; i++) {
+		const struct plan_port *up = &p->ports[i];
+
+		if (up->kind == GPORT_UPSTREAM && strcmp(up->parent, port->id) == 0) {
+			fprintf(out, "%s switch %s  %s\n", port->id, up->id, switch_relation(p, up->id));
+			print_children(p, up->id, below, out);
+			return;
+		}
+	}
+	fprintf(out, "%s\n", port->id);
+}
+
+static void print_tree(const struct plan *p, FILE *out)
+{
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		print_node(p, &p->nodes[i], out);
+		for (size_t k = 0; k < p->n_ports; k++) {
+			if (p->ports[k].kind != GPORT_PXB || p->ports[k].guest_node != (int)i)
+				continue;
+			fprintf(out, "  %s (bus %02x)\n", p->ports[k].id, (unsigned int)p->ports[k].bus_nr);
+			print_children(p, p->ports[k].id, "  ", out);
+		}
+	}
+	for (size_t k = 0; k < p->n_ports; k++) {
+		if (p->ports[k].kind == GPORT_ROOT && strcmp(p->ports[k].parent, "pcie.0") == 0) {
+			fprintf(out, "\npcie.0\n");
+			print_children(p, "pcie.0", "  ", out);
+			break;
+		}
+	}
+}
+
+void plan_print(const struct plan *p, bool explain, FILE *out)
+{
+	AUTO_FREE char *house = cpuset_format(&p->housekeeping), *emulator = cpuset_format(&p->emulator);
+	char size[32];
+
+	print_head(p, out);
+	print_tree(p, out);
+	fprintf(out, "\nQEMU's own threads on CPUs %s, kept for the host: %s", emulator, house);
+	fprintf(out, "\nguest CPU: %d socket%s, %d core%s each, %d thread%s per core\n", p->smp_sockets, p->smp_sockets == 1 ? "" : "s", p->smp_cores,
+		p->smp_cores == 1 ? "" : "s", p->smp_threads, p->smp_threads == 1 ? "" : "s");
+	if (p->mmio64_bytes)
+		fprintf(out, "64-bit MMIO window: %s\n", format_size(p->mmio64_bytes, size));
+	for (size_t i = 0; i < p->n_warnings; i++)
+		fprintf(out, "%swarning: %s (%s)\n", i ? "" : "\n", p->warnings[i].text, p->warnings[i].code);
+	for (size_t i = 0; explain && i < p->n_reasons; i++)
+		fprintf(out, "%s%-14s %s\n", i ? "" : "\nWhy:\n", p->reasons[i].what, p->reasons[i].text);
+}

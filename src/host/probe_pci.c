@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* probe_pci.c - PCI functions. libpci lists them, names them and walks the capabilities of bridges; the rest is sysfs.
+ *
+ * Care is taken with what is read of each function, because there may be thousands (virtual functions), and because some
+ * attributes wait for the device's lock, which a blocked unbind holds: uevent and sriov_numvfs are not read for functions
+ * where something else answers the question. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <pci/pci.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "probe_priv.h"
+
+/* --- libpci: its errors end the program unless the handler does not come back --------------------------- */
+
+static jmp_buf pci_escape;
+static char pci_message[256];
+
+static void __attribute__((noreturn, format(printf, 1, 2))) on_pci_error(char *msg, ...)
+{
+	va_list ap;
+
+	va_start(ap, msg);
+	vsnprintf(pci_message, sizeof(pci_message), msg, ap);
+	va_end(ap);
+	longjmp(pci_escape, 1);
+}
+
+static void __attribute__((format(printf, 1, 2))) on_pci_note(char *msg, ...)
+{
+	(void)msg;
+}
+
+/* Run @fn, which may be left in the middle: it must own nothing. */
+static bool guarded(void (*fn)(void *), void *arg)
+{
+	if (setjmp(pci_escape))
+		return false;
+	fn(arg);
+	return true;
+}
+
+static void do_scan(void *access)
+{
+	pci_init(access);
+	pci_scan_bus(access);
+}
+
+struct port_query {
+	struct pci_dev *dev;
+	int type; /* of the express capability, -1 without one */
+};
+
+static void do_port_type(void *arg)
+{
+	struct port_query *q = arg;
+	struct pci_cap *cap = pci_find_cap(q->dev, PCI_CAP_ID_EXP, PCI_CAP_NORMAL);
+
+	/* All ones: config space ends before it, as it does for a reader who is not root. */
+	if (cap && pci_read_word(q->dev, (int)cap->addr) != 0xffff)
+		q->type = (pci_read_word(q->dev, (int)cap->addr + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_TYPE) >> 4;
+}
+
+static enum pcie_port_type port_type(struct pci_dev *dev)
+{
+	struct port_query q = { .dev = dev, .type = -1 };
+
+	if (!guarded(do_port_type, &q))
+		return PORT_UNKNOWN;
+	switch (q.type) {
+	case PCI_EXP_TYPE_ROOT_PORT:
+		return PORT_ROOT;
+	case PCI_EXP_TYPE_UPSTREAM:
+		return PORT_UPSTREAM;
+	case PCI_EXP_TYPE_DOWNSTREAM:
+		return PORT_DOWNSTREAM;
+	case PCI_EXP_TYPE_PCI_BRIDGE:
+	case PCI_EXP_TYPE_PCIE_BRIDGE:
+		return PORT_PCI_BRIDGE;
+	default:
+		return PORT_UNKNOWN;
+	}
+}
+
+static struct pci_access *open_access(const struct probe *p)
+{
+	struct pci_access *a = pci_alloc();
+	AUTO_FREE char *path = xasprintf("%s/sys/bus/pci", p->root);
+	char param[] = "sysfs.path";
+
+	a->method = PCI_ACCESS_SYS_BUS_PCI;
+	a->error = on_pci_error;
+	a->warning = on_pci_note;
+	a->debug = on_pci_note;
+	a->id_lookup_mode = 0; /* the local list only: neither DNS nor its cache */
+	pci_set_param(a, param, path);
+	/* A root may bring its own names: a machine that was made, or captured, reads the same everywhere. */
+	if (!p->live && probe_exists(p->root_fd, "usr/share/misc/pci.ids"))
+		pci_set_name_list_path(a, xasprintf("%s/usr/share/misc/pci.ids", p->root), 1);
+	return a;
+}
+
+/* --- one function -------------------------------------------------------------------------------------- */
+
+/* "pci:v000010DEd00002335sv000010DEsd000018BEbc03sc02i00": all ids in one file, and one that takes no lock. */
+static bool ids_from_modalias(int dir, struct pci_func *f)
+{
+	unsigned int vendor, device, subvendor, subdevice, base, sub, iface;
+	char buf[96];
+
+	if (probe_read(dir, "modalias", buf, sizeof(buf)) < 0 ||
+	    sscanf(buf, "pci:v%8Xd%8Xsv%8Xsd%8Xbc%2Xsc%2Xi%2X", &vendor, &device, &subvendor, &subdevice, &base, &sub, &iface) != 7)
+		return false;
+	f->vendor = (uint16_t)vendor;
+	f->device = (uint16_t)device;
+	f->subvendor = (uint16_t)subvendor;
+	f->subdevice = (uint16_t)subdevice;
+	f->class_code = base << 16 | sub << 8 | iface;
+	return true;
+}
+
+static bool ids_from_files(int dir, struct pci_func *f)
+{
+	f->vendor = (uint16_t)probe_read_u64(dir, "vendor");
+	f->device = (uint16_t)probe_read_u64(dir, "device");
+	f->subvendor = (uint16_t)probe_read_u64(dir, "subsystem_vendor");
+	f->subdevice = (uint16_t)probe_read_u64(dir, "subsystem_device");
+	f->class_code = (uint32_t)probe_read_u64(dir, "class");
+	return f->vendor != 0;
+}
+
+/* "../../../devices/pci0000:15/0000:15:01.0/0000:16:00.0": the bridge above, and the host bridge.
+ * A function behind VMD has two host bridges on its way; its own is the last one. */
+static void place_in_tree(const struct topology *t, struct pci_func *f, char *path)
+{
+	struct pci_addr up;
+	char *last = strrchr(path, '/'), *host = NULL;
+
+	f->parent = -1;
+	for (char *s = strstr(path, "/pci"); s; s = strstr(s + 1, "/pci"))
+		host = s + strlen("/pci");
+	if (host)
+		snprintf(f->root_bus, sizeof(f->root_bus), "%.*s", (int)strcspn(host, "/"), host);
+	if (!last)
+		return;
+	*last = '\0';
+	last = strrchr(path, '/');
+	/* Bridges have lower bus numbers than what is below them: they have been added already. */
+	if (last && parse_pci_addr(last + 1, &up) == 0)
+		f->parent = topology_find_func(t, &up);
+}
+
+static void read_bars(int dir, struct pci_func *f)
+{
+	char buf[1024], *line = buf;
+
+	if (probe_read(dir, "resource", buf, sizeof(buf)) < 0)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(f->bars) && line; i++) {
+		struct pci_bar *b = &f->bars[i];
+		uint64_t start, end, flags;
+
+		if (sscanf(line, "%" SCNx64 " %" SCNx64 " %" SCNx64, &start, &end, &flags) == 3 && flags && end >= start) {
+			b->start = start;
+			b->bytes = end - start + 1;
+			b->flags = flags;
+		}
+		line = strchr(line, '\n');
+		line = line ? line + 1 : NULL;
+	}
+}
+
+/* "32.0 GT/s PCIe" is 32000; "Unknown" is 0. */
+static unsigned int read_speed(int dir, const char *name)
+{
+	unsigned int whole, tenth;
+	char buf[48];
+
+	if (probe_read(dir, name, buf, sizeof(buf)) < 0 || sscanf(buf, "%u.%u GT/s", &whole, &tenth) != 2)
+		return 0;
+	return whole * 1000 + tenth * 100;
+}
+
+static unsigned int read_width(int dir, const char *name)
+{
+	int v = probe_read_int(dir, name, 0);
+
+	return v > 0 && v <= 32 ? (unsigned int)v : 0; /* 255: the link is not there */
+}
+
+/* Only where there can be a link: not for functions on a root bus (integrated ones), nor for virtual functions. */
+static void read_link(int dir, struct pci_func *f)
+{
+	if (f->is_vf || (f->parent < 0 && f->class_code >> 8 != 0x0604))
+		return;
+	f->link.max_mts = read_speed(dir, "max_link_speed");
+	if (!f->link.max_mts)
+		return;
+	f->link.max_width = read_width(dir, "max_link_width");
+	f->link.cur_mts = read_speed(dir, "current_link_speed");
+	f->link.cur_width = read_width(dir, "current_link_width");
+}
+
+/* The node that has all CPUs of local_cpulist. It lists every CPU where the firmware said nothing. */
+static int local_node(const struct topology *t, int dir)
+{
+	struct cpuset local;
+	char buf[4096];
+
+	if (t->n_nodes < 2 || probe_read(dir, "local_cpulist", buf, sizeof(buf)) <= 0 || cpuset_parse(buf, &local) < 0 ||
+	    cpuset_empty(&local))
+		return -1;
+	for (size_t i = 0; i < t->n_nodes; i++)
+		if (cpuset_subset(&local, &t->nodes[i].cpus))
+			return (int)i;
+	return -1;
+}
+
+static void read_group(int dir, struct pci_func *f)
+{
+	char buf[32];
+
+	f->iommu_group = -1;
+	if (probe_link_name(dir, "iommu_group", buf, sizeof(buf)) > 0)
+		parse_int(buf, 0, INT_MAX, &f->iommu_group);
+}
+
+static void read_state(int dir, struct pci_func *f)
+{
+	probe_link_name(dir, "driver", f->driver, sizeof(f->driver));
+	probe_read(dir, "driver_override", f->override, sizeof(f->override));
+	if (!strcmp(f->override, "(null)"))
+		f->override[0] = '\0';
+	read_group(dir, f);
+	f->is_vf = probe_exists(dir, "physfn");
+	if (!f->is_vf && probe_exists(dir, "virtfn0"))
+		f->sriov_vfs = (unsigned int)probe_read_u64(dir, "sriov_numvfs");
+	f->boot_vga = f->class_code >> 16 == 0x03 && probe_read_int(dir, "boot_vga", 0) == 1;
+	f->can_reset = probe_exists(dir, "reset_method") || probe_exists(dir, "reset");
+}
+
+/* -ENODEV if it has gone since it was listed. */
+static int read_func(const struct topology *t, int devices, struct pci_func *f)
+{
+	char bdf[PCI_ADDR_STR], path[PATH_MAX];
+	AUTO_CLOSE int dir = -1;
+
+	pci_addr_format(&f->addr, bdf);
+	if (probe_link(devices, bdf, path, sizeof(path)) < 0)
+		return -ENODEV;
+	dir = openat(devices, bdf, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || (!ids_from_modalias(dir, f) && !ids_from_files(dir, f)))
+		return -ENODEV;
+	place_in_tree(t, f, path);
+	read_state(dir, f);
+	read_bars(dir, f);
+	read_link(dir, f);
+	f->sysfs_node = probe_read_int(dir, "numa_node", -1);
+	f->local_node = f->sysfs_node < 0 ? local_node(t, dir) : -1;
+	return 0;
+}
+
+static void name_func(struct pci_access *a, struct pci_func *f)
+{
+	const int flags = PCI_LOOKUP_VENDOR | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB;
+	char buf[sizeof(f->name)];
+
+	/* The buffer is what libpci fills; a name that does not fit comes back as an apology. */
+	if (pci_lookup_name(a, buf, sizeof(buf), flags | PCI_LOOKUP_DEVICE, f->vendor, f->device))
+		snprintf(f->name, sizeof(f->name), "%s", buf);
+	else if (pci_lookup_name(a, buf, sizeof(buf) - 12, flags, f->vendor))
+		snprintf(f->name, sizeof(f->name), "%.*s [%04x:%04x]", (int)sizeof(buf) - 13, buf, f->vendor, f->device);
+	else
+		snprintf(f->name, sizeof(f->name), "%04x:%04x", f->vendor, f->device);
+}
+
+/* --- all of them ------------------------------------------------------------------------------------------ */
+
+static int dev_cmp(const void *pa, const void *pb)
+{
+	const struct pci_dev *a = *(struct pci_dev *const *)pa, *b = *(struct pci_dev *const *)pb;
+	struct pci_addr x = { (uint32_t)a->domain, a->bus, a->dev, a->func }, y = { (uint32_t)b->domain, b->bus, b->dev, b->func };
+
+	return pci_addr_cmp(&x, &y);
+}
+
+static struct pci_dev **sorted_devices(const struct pci_access *a, size_t *ret_n)
+{
+	struct pci_dev **v = NULL;
+	size_t n = 0;
+
+	for (struct pci_dev *d = a->devices; d; d = d->next)
+		*PUSH_ZEROED(v, n) = d;
+	if (n)
+		qsort(v, n, sizeof(*v), dev_cmp);
+	*ret_n = n;
+	return v;
+}
+
+static void read_all(const struct probe *p, struct pci_access *a, int devices)
+{
+	struct topology *t = p->t;
+	size_t n;
+	AUTO_FREE struct pci_dev **devs = sorted_devices(a, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct pci_func f = { .addr = { (uint32_t)devs[i]->domain, devs[i]->bus, devs[i]->dev, devs[i]->func } };
+
+		if (read_func(t, devices, &f) < 0)
+			continue;
+		f.port = f.class_code >> 8 == 0x0604 ? port_type(devs[i]) : PORT_ENDPOINT;
+		name_func(a, &f);
+		*PUSH_ZEROED(t->funcs, t->n_funcs) = f;
+	}
+}
+
+int probe_pci(struct probe *p, struct err *e)
+{
+	AUTO_CLOSE int devices = openat(p->sys_fd, "bus/pci/devices", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct pci_access *a;
+	int r = 0;
+
+	if (devices < 0)
+		return 0; /* a machine without PCI */
+	a = open_access(p);
+	if (guarded(do_scan, a))
+		read_all(p, a, devices);
+	else
+		r = err_set(e, -EIO, "list PCI functions: %s", pci_message);
+	pci_cleanup(a);
+	return r;
+}

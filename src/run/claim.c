@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "gpuvm/affinity.h"
+#include "gpuvm/claim.h"
+#include "gpuvm/log.h"
+
+#define CLAIM_FILE    "claim.json"
+#define LAST_FILE     "last.json"
+#define CLAIM_MAX     (4 << 20) /* bytes; 64 devices need 10 KiB */
+
+/* --- memory ----------------------------------------------------------------------------------------- */
+
+void claim_clear(struct claim *c)
+{
+	for (size_t i = 0; i < c->n_devices; i++) {
+		free(c->devices[i].from);
+		free(c->devices[i].override);
+		free(c->devices[i].to);
+		free(c->devices[i].id);
+	}
+	free(c->devices);
+	free(c->memory);
+	free(c->vm);
+	free(c->definition);
+	free(c->rundir);
+	free(c->boot_id);
+	free(c->reason);
+	*c = (struct claim){ 0 };
+}
+
+char *claim_boot_id(void)
+{
+	char *id = NULL;
+
+	if (read_text_file("/proc/sys/kernel/random/boot_id", 64, &id) < 0)
+		return xstrdup("unknown");
+	return id;
+}
+
+void claim_from_plan(const struct plan *p, const char *definition, struct claim *ret)
+{
+	struct claim c = { .started = time(NULL), .launcher_pid = getpid(), .on_launcher_death = p->on_launcher_death };
+
+	c.vm = xstrdup(p->vm);
+	c.definition = definition ? realpath(definition, NULL) : NULL;
+	c.rundir = xstrdup(p->rundir);
+	c.boot_id = claim_boot_id();
+	c.launcher_start = process_start_time(getpid());
+	c.reason = xstrdup("");
+	strcpy(c.state, "starting");
+	for (size_t i = 0; i < p->n_binds; i++) {
+		struct claim_device *d = PUSH_ZEROED(c.devices, c.n_devices);
+
+		d->addr = p->binds[i].addr;
+		d->from = p->binds[i].from ? xstrdup(p->binds[i].from) : NULL;
+		d->override = p->binds[i].override ? xstrdup(p->binds[i].override) : NULL;
+		d->to = xstrdup(p->binds[i].to);
+		d->id = xstrdup(p->devices[i].id);
+	}
+	for (size_t i = 0; i < p->n_vcpus; i++)
+		cpuset_add(&c.cpus, p->vcpus[i].host_cpu);
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		struct used_memory *m = PUSH_ZEROED(c.memory, c.n_memory);
+
+		m->host_node = p->nodes[i].host_node;
+		m->bytes = p->nodes[i].memory_bytes;
+		m->page_bytes = p->nodes[i].page_bytes;
+		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
+	}
+	*ret = c;
+}
+
+struct bind_op *claim_bind_ops(const struct claim *c)
+{
+	struct bind_op *ops = xcalloc(c->n_devices, sizeof(*ops));
+
+	for (size_t i = 0; i < c->n_devices; i++)
+		ops[i] = (struct bind_op){ .addr = c->devices[i].addr,
+					   .from = c->devices[i].from,
+					   .override = c->devices[i].override,
+					   .to = c->devices[i].to };
+	return ops;
+}
+
+/* --- places ------------------------------------------------------------------------------------------- */
+
+const char *claim_rundir(void)
+{
+	const char *dir = getenv("GPUVM_RUNDIR");
+
+	return dir && *dir ? dir : "/run/gpuvm";
+}
+
+char *claim_vm_dir(const char *vm)
+{
+	return xasprintf("%s/%s", claim_rundir(), vm);
+}
+
+int claim_lock(struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/lock", claim_rundir());
+	int fd;
+
+	if (mkdir(claim_rundir(), 0755) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "create '%s'", claim_rundir());
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_sys(e, -errno, "open the allocation lock '%s'", path);
+	while (flock(fd, LOCK_EX) < 0) {
+		if (errno != EINTR) {
+			int r = -errno;
+
+			close(fd);
+			return err_sys(e, r, "lock '%s'", path);
+		}
+	}
+	return fd;
+}
+
+int claim_list(struct strv *ret, struct err *e)
+{
+	struct sysfs here = { .root = "" };
+	int r = sysfs_list(&here, ret, "%s", claim_rundir());
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return err_sys(e, r, "read '%s'", claim_rundir());
+	for (size_t i = 0; i < ret->n;) {
+		AUTO_FREE char *dir = claim_vm_dir(ret->v[i]);
+		struct stat st;
+
+		if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode)) {
+			i++;
+			continue;
+		}
+		free(ret->v[i]);
+		memmove(&ret->v[i], &ret->v[i + 1], (ret->n - i) * sizeof(*ret->v));
+		ret->n--;
+	}
+	return 0;
+}
+
+/* --- JSON ---------------------------------------------------------------------------------------------- */
+
+static void add_str(struct json_object *o, const char *key, const char *value)
+{
+	json_object_object_add(o, key, value ? json_object_new_string(value) : NULL);
+}
+
+static void add_i64(struct json_object *o, const char *key, int64_t value)
+{
+	json_object_object_add(o, key, json_object_new_int64(value));
+}
+
+static struct json_object *claim_to_json(const struct claim *c)
+{
+	struct json_object *o = json_object_new_object(), *devices = json_object_new_array(), *memory = json_object_new_array();
+	AUTO_FREE char *cpus = cpuset_format(&c->cpus);
+
+	add_i64(o, "schema", CLAIM_SCHEMA);
+	add_str(o, "vm", c->vm);
+	add_str(o, "definition", c->definition);
+	add_str(o, "boot_id", c->boot_id);
+	add_i64(o, "started", c->started);
+	add_i64(o, "launcher_pid", c->launcher_pid);
+	add_i64(o, "launcher_start", (int64_t)c->launcher_start);
+	add_i64(o, "qemu_pid", c->qemu_pid);
+	add_i64(o, "qemu_start", (int64_t)c->qemu_start);
+	add_str(o, "on_launcher_death", c->on_launcher_death == DEATH_STOP ? "stop" : "keep");
+	json_object_object_add(o, "bound", json_object_new_boolean(c->bound));
+	for (size_t i = 0; i < c->n_devices; i++) {
+		struct json_object *d = json_object_new_object();
+		char bdf[PCI_ADDR_STR];
+
+		add_str(d, "id", c->devices[i].id);
+		add_str(d, "bdf", pci_addr_format(&c->devices[i].addr, bdf));
+		add_str(d, "from", c->devices[i].from);
+		add_str(d, "override", c->devices[i].override);
+		add_str(d, "to", c->devices[i].to);
+		json_object_array_add(devices, d);
+	}
+	json_object_object_add(o, "devices", devices);
+	add_str(o, "cpus", cpus);
+	for (size_t i = 0; i < c->n_memory; i++) {
+		struct json_object *m = json_object_new_object();
+
+		add_i64(m, "host_node", c->memory[i].host_node);
+		add_i64(m, "bytes", (int64_t)c->memory[i].bytes);
+		add_i64(m, "page_bytes", (int64_t)c->memory[i].page_bytes);
+		json_object_object_add(m, "allocated", json_object_new_boolean(c->memory[i].allocated));
+		json_object_array_add(memory, m);
+	}
+	json_object_object_add(o, "memory", memory);
+	add_str(o, "state", c->state);
+	add_str(o, "reason", c->reason);
+	return o;
+}
+
+static int write_json(const char *dir, const char *file, struct json_object *o, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s", dir, file);
+	const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+	int r = write_file_atomic(path, text, strlen(text), 0600);
+
+	json_object_put(o);
+	return r < 0 ? err_sys(e, r, "write '%s'", path) : 0;
+}
+
+int claim_write(const struct claim *c, struct err *e)
+{
+	return write_json(c->rundir, CLAIM_FILE, claim_to_json(c), e);
+}
+
+/* Reading: a claim is ours or it is damaged; nothing is guessed. */
+struct claim_reader {
+	const char *bad; /* first key that was wrong */
+};
+
+static struct json_object *want(struct claim_reader *r, struct json_object *o, const char *key, enum json_type type)
+{
+	struct json_object *v = NULL;
+
+	if (json_object_object_get_ex(o, key, &v) && json_object_is_type(v, type))
+		return v;
+	if (!r->bad)
+		r->bad = key;
+	return NULL;
+}
+
+static int64_t want_int(struct claim_reader *r, struct json_object *o, const char *key)
+{
+	return json_object_get_int64(want(r, o, key, json_type_int));
+}
+
+static char *want_str(struct claim_reader *r, struct json_object *o, const char *key)
+{
+	struct json_object *v = want(r, o, key, json_type_string);
+
+	return v ? xstrdup(json_object_get_string(v)) : NULL;
+}
+
+static char *want_str_or_null(struct claim_reader *r, struct json_object *o, const char *key)
+{
+	struct json_object *v = NULL;
+
+	if (json_object_object_get_ex(o, key, &v) && !v)
+		return NULL;
+	return want_str(r, o, key);
+}
+
+static void read_device(struct claim_reader *r, struct json_object *o, struct claim_device *d)
+{
+	AUTO_FREE char *bdf = want_str(r, o, "bdf");
+
+	d->id = want_str(r, o, "id");
+	d->from = want_str_or_null(r, o, "from");
+	d->override = want_str_or_null(r, o, "override");
+	d->to = want_str(r, o, "to");
+	if (bdf && parse_pci_addr(bdf, &d->addr) < 0)
+		r->bad = "bdf";
+}
+
+static void read_arrays(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	struct json_object *devices = want(r, o, "devices", json_type_array), *memory = want(r, o, "memory", json_type_array);
+
+	for (size_t i = 0; devices && i < json_object_array_length(devices); i++)
+		read_device(r, json_object_array_get_idx(devices, i), PUSH_ZEROED(c->devices, c->n_devices));
+	for (size_t i = 0; memory && i < json_object_array_length(memory); i++) {
+		struct json_object *j = json_object_array_get_idx(memory, i);
+		struct used_memory *m = PUSH_ZEROED(c->memory, c->n_memory);
+
+		m->host_node = (int)want_int(r, j, "host_node");
+		m->bytes = (uint64_t)want_int(r, j, "bytes");
+		m->page_bytes = (uint64_t)want_int(r, j, "page_bytes");
+		m->allocated = json_object_get_boolean(want(r, j, "allocated", json_type_boolean));
+	}
+}
+
+static void read_claim(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	AUTO_FREE char *cpus = want_str(r, o, "cpus"), *state = want_str(r, o, "state"), *death = want_str(r, o, "on_launcher_death");
+
+	if (want_int(r, o, "schema") != CLAIM_SCHEMA)
+		r->bad = "schema";
+	c->vm = want_str(r, o, "vm");
+	c->definition = want_str_or_null(r, o, "definition");
+	c->boot_id = want_str(r, o, "boot_id");
+	c->started = want_int(r, o, "started");
+	c->launcher_pid = (pid_t)want_int(r, o, "launcher_pid");
+	c->launcher_start = (uint64_t)want_int(r, o, "launcher_start");
+	c->qemu_pid = (pid_t)want_int(r, o, "qemu_pid");
+	c->qemu_start = (uint64_t)want_int(r, o, "qemu_start");
+	c->bound = json_object_get_boolean(want(r, o, "bound", json_type_boolean));
+	c->reason = want_str(r, o, "reason");
+	read_arrays(r, o, c);
+	if (cpus && cpuset_parse(cpus, &c->cpus) < 0)
+		r->bad = "cpus";
+	if (death)
+		c->on_launcher_death = strcmp(death, "stop") == 0 ? DEATH_STOP : DEATH_KEEP;
+	if (state)
+		snprintf(c->state, sizeof(c->state), "%s", state);
+}
+
+static struct json_object *read_json(const char *dir, const char *file, int *ret_code, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s", dir, file), *text = NULL;
+	struct json_object *o;
+	int r = read_text_file(path, CLAIM_MAX, &text);
+
+	*ret_code = r;
+	if (r < 0) {
+		err_sys(e, r, "read '%s'", path);
+		return NULL;
+	}
+	o = json_tokener_parse(text);
+	if (o && json_object_is_type(o, json_type_object))
+		return o;
+	json_object_put(o);
+	*ret_code = err_set(e, -EPROTO, "'%s' is damaged: not a JSON object", path);
+	e->word = "claim-damaged";
+	return NULL;
+}
+
+int claim_read(const char *dir, struct claim *ret, struct err *e)
+{
+	struct claim_reader r = { 0 };
+	struct claim c = { 0 };
+	int code;
+	struct json_object *o = read_json(dir, CLAIM_FILE, &code, e);
+
+	if (!o)
+		return code;
+	c.rundir = xstrdup(dir);
+	read_claim(&r, o, &c);
+	json_object_put(o);
+	if (r.bad) {
+		claim_clear(&c);
+		err_set(e, -EPROTO, "'%s/%s' is damaged: '%s' is missing, of the wrong type or not of this version", dir, CLAIM_FILE, r.bad);
+		e->word = "claim-damaged";
+		return -EPROTO;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* --- life and death ---------------------------------------------------------------------------------------- */
+
+static bool process_alive(const struct claim *c, pid_t pid, uint64_t start)
+{
+	AUTO_FREE char *boot = claim_boot_id();
+
+	/* The same pid with another start time is another process. */
+	return pid > 0 && strcmp(boot, c->boot_id) == 0 && process_start_time(pid) == start;
+}
+
+bool claim_launcher_alive(const struct claim *c)
+{
+	return process_alive(c, c->launcher_pid, c->launcher_start);
+}
+
+bool claim_qemu_alive(const struct claim *c)
+{
+	return process_alive(c, c->qemu_pid, c->qemu_start);
+}
+
+static int remove_file(const char *dir, const char *file, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s", dir, file);
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		return err_sys(e, -errno, "remove '%s'", path);
+	return 0;
+}
+
+int claim_release(struct claim *c, int exit_code, struct err *e)
+{
+	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", CLAIM_FILE };
+	struct json_object *o = json_object_new_object();
+	int r;
+
+	add_i64(o, "schema", CLAIM_SCHEMA);
+	add_str(o, "vm", c->vm);
+	add_str(o, "definition", c->definition);
+	add_str(o, "state", c->state);
+	add_str(o, "reason", c->reason);
+	add_i64(o, "exit_code", exit_code);
+	add_i64(o, "started", c->started);
+	add_i64(o, "ended", time(NULL));
+	r = write_json(c->rundir, LAST_FILE, o, e);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int rm = remove_file(c->rundir, files[i], e);
+
+		r = r < 0 ? r : rm;
+	}
+	return r;
+}
+
+int claim_read_last(const char *dir, struct claim_last *ret, struct err *e)
+{
+	struct claim_reader r = { 0 };
+	struct claim_last last = { 0 };
+	AUTO_FREE char *state = NULL;
+	int code;
+	struct json_object *o = read_json(dir, LAST_FILE, &code, e);
+
+	if (!o)
+		return code;
+	state = want_str(&r, o, "state");
+	last.reason = want_str(&r, o, "reason");
+	last.exit_code = (int)want_int(&r, o, "exit_code");
+	last.started = want_int(&r, o, "started");
+	last.ended = want_int(&r, o, "ended");
+	json_object_put(o);
+	if (r.bad) {
+		free(last.reason);
+		return err_set(e, -EPROTO, "'%s/%s' is damaged: '%s'", dir, LAST_FILE, r.bad);
+	}
+	snprintf(last.state, sizeof(last.state), "%s", state);
+	*ret = last;
+	return 0;
+}
+
+int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
+{
+	AUTO_FREE char *boot = claim_boot_id();
+	AUTO_FREE struct bind_op *ops = NULL;
+	int r;
+
+	if (claim_launcher_alive(c))
+		return err_set(e, -EBUSY, "'%s' is running: its launcher has pid %d", c->vm, c->launcher_pid);
+	if (claim_qemu_alive(c))
+		return err_set(e, -EBUSY, "'%s' is running without its launcher: QEMU has pid %d; `gpuvm kill %s` ends it", c->vm, c->qemu_pid, c->vm);
+	/* After a reboot the devices have their boot drivers again: there is nothing to undo. */
+	if (c->bound && strcmp(boot, c->boot_id) == 0) {
+		ops = claim_bind_ops(c);
+		r = bind_restore(s, ops, c->n_devices, e);
+		if (r < 0)
+			return err_wrap(e, "recover '%s'", c->vm);
+	}
+	strcpy(c->state, "failed");
+	free(c->reason);
+	c->reason = xstrdup(strcmp(boot, c->boot_id) ? "the host was restarted" : "the launcher died; everything was given back");
+	return claim_release(c, 1, e);
+}
+
+/* --- what is in use -------------------------------------------------------------------------------------------- */
+
+static void add_use(const struct claim *c, struct host_use *u)
+{
+	pid_t pid = claim_launcher_alive(c) ? c->launcher_pid : c->qemu_pid;
+	struct used_cpus *cpus;
+
+	for (size_t i = 0; i < c->n_devices; i++) {
+		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
+
+		d->addr = c->devices[i].addr;
+		d->pid = pid;
+		snprintf(d->vm, sizeof(d->vm), "%s", c->vm);
+	}
+	cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
+	cpus->cpus = c->cpus;
+	cpus->pid = pid;
+	snprintf(cpus->vm, sizeof(cpus->vm), "%s", c->vm);
+	for (size_t i = 0; i < c->n_memory; i++) {
+		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
+
+		*m = c->memory[i];
+		snprintf(m->vm, sizeof(m->vm), "%s", c->vm);
+	}
+}
+
+static int collect_one(const struct sysfs *s, const char *dir, const char *except, struct host_use *u, struct err *e)
+{
+	struct claim c = { 0 };
+	int r = claim_read(dir, &c, e);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	if (claim_launcher_alive(&c) || claim_qemu_alive(&c)) {
+		if (!except || strcmp(c.vm, except) != 0)
+			add_use(&c, u);
+	} else if (s) {
+		log_notice("%s: its launcher is gone; giving its devices back", c.vm);
+		r = claim_recover(s, &c, e);
+	}
+	claim_clear(&c);
+	return r;
+}
+
+int claim_collect_use(const struct sysfs *s, const char *except, struct host_use *ret, struct err *e)
+{
+	struct strv names = { 0 };
+	struct host_use u = { 0 };
+	int r = claim_list(&names, e);
+
+	for (size_t i = 0; i < names.n && r == 0; i++) {
+		AUTO_FREE char *dir = claim_vm_dir(names.v[i]);
+
+		r = collect_one(s, dir, except, &u, e);
+	}
+	strv_clear(&names);
+	if (r < 0) {
+		host_use_clear(&u);
+		return r;
+	}
+	*ret = u;
+	return 0;
+}

@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "gpuvm/affinity.h"
+#include "gpuvm/launch.h"
+#include "gpuvm/log.h"
+#include "gpuvm/probe.h"
+#include "gpuvm/verify.h"
+
+#define QMP_TIMEOUT_MS	  30000
+#define CONT_TIMEOUT_MS	  120000 /* vfio may map terabytes of memory when the vCPUs first run */
+#define MEMLOCK_HEADROOM (UINT64_C(1) << 30)
+
+void launch_init(struct launch *l, const struct launch_options *opt)
+{
+	*l = (struct launch){ .opt = opt, .sys = sysfs_live, .lock_fd = -1, .listen_fd = -1, .log_fd = -1, .signal_fd = -1 };
+	config_init(&l->vm);
+	qmp_init(&l->qmp);
+	l->child.pidfd = l->child.go_fd = l->child.exec_fd = -1;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void launch_clear(struct launch *l)
+{
+	qmp_close(&l->qmp);
+	close_fd(&l->listen_fd);
+	close_fd(&l->log_fd);
+	close_fd(&l->lock_fd);
+	close_fd(&l->signal_fd);
+	plan_clear(&l->plan);
+	claim_clear(&l->claim);
+	host_use_clear(&l->use);
+	topology_clear(&l->host);
+	qemu_info_clear(&l->qemu);
+	config_clear(&l->vm);
+}
+
+/* --- plan ------------------------------------------------------------------------------------------------- */
+
+static const char *state_dir(void)
+{
+	const char *dir = getenv("GPUVM_STATEDIR");
+
+	return dir && *dir ? dir : "/var/lib/gpuvm";
+}
+
+/* A VM that runs already: the one problem that needs no planning. */
+static int check_not_running(struct launch *l, const char *dir, struct problems *ps, struct err *e)
+{
+	struct claim c = { 0 };
+	int r = claim_read(dir, &c, e);
+	struct problem *p = NULL;
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (claim_launcher_alive(&c))
+		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already: its launcher has pid %d", l->vm.name, c.launcher_pid);
+	else if (claim_qemu_alive(&c))
+		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already, without its launcher: QEMU has pid %d", l->vm.name, c.qemu_pid);
+	if (p)
+		problem_hint(p, "`gpuvm status %s` shows it, `gpuvm stop %s` ends it", l->vm.name, l->vm.name);
+	claim_clear(&c);
+	return p ? -EINVAL : 0;
+}
+
+static int probe_binary(struct launch *l, struct problems *ps)
+{
+	const char *binary = l->opt->qemu ? l->opt->qemu : l->vm.qemu_binary ? l->vm.qemu_binary : "qemu-system-x86_64";
+	struct err e = { 0 };
+	int r = probe_qemu(binary, &l->qemu, &e);
+	struct problem *p;
+
+	if (r == 0 && qemu_at_least(&l->qemu, 7, 2))
+		return 0;
+	if (r == 0)
+		err_set(&e, -ENOTSUP, "QEMU %d.%d.%d is too old: 7.2 is the first that has all that is needed", l->qemu.major, l->qemu.minor, l->qemu.micro);
+	p = problems_add(ps, PROBLEM_HOST, "qemu-missing", "%s", e.msg);
+	problem_hint(p, "install QEMU (Debian: qemu-system-x86), or name the program with --qemu or [qemu] binary");
+	return -EINVAL;
+}
+
+/* Files that the definition names must be there before anything is touched. */
+static void check_files(struct launch *l, struct problems *ps)
+{
+	const struct {
+		const char *section, *key, *path;
+	} files[] = { { "vm", "kernel", l->vm.kernel }, { "vm", "initrd", l->vm.initrd } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		if (files[i].path && access(files[i].path, R_OK) < 0)
+			config_problem(ps, &l->vm, files[i].section, files[i].key, "file-missing", "[%s] %s: '%s': %s", files[i].section, files[i].key,
+				       files[i].path, strerror(errno))
+				->kind = PROBLEM_HOST;
+	for (size_t i = 0; i < l->vm.n_disks; i++) {
+		const struct disk_config *d = &l->vm.disks[i];
+		AUTO_FREE char *section = xasprintf("disk %s", d->name);
+
+		if (access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0)
+			config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind =
+				PROBLEM_HOST;
+	}
+}
+
+static int make_plan(struct launch *l, struct problems *ps)
+{
+	AUTO_FREE char *dir = claim_vm_dir(l->vm.name);
+	struct plan_request req = { .vm = &l->vm,
+				    .host = &l->host,
+				    .use = l->opt->sysroot ? NULL : &l->use,
+				    .qemu = &l->qemu,
+				    .rundir = dir,
+				    .statedir = state_dir(),
+				    .fake_devices = l->opt->fake_devices,
+				    .foreign_host = l->opt->sysroot != NULL };
+
+	return plan_make(&req, &l->plan, ps);
+}
+
+int launch_plan(struct launch *l, struct problems *ps, struct err *e)
+{
+	int r = config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
+	AUTO_FREE char *dir = NULL;
+
+	if (r < 0)
+		return r;
+	dir = claim_vm_dir(l->vm.name);
+	if (probe_host(l->opt->sysroot ? l->opt->sysroot : "", &l->host, e) < 0)
+		return e->code;
+	if (!l->opt->dry_run) {
+		l->lock_fd = claim_lock(e);
+		if (l->lock_fd < 0)
+			return l->lock_fd;
+		r = check_not_running(l, dir, ps, e);
+		if (r < 0)
+			return r;
+	}
+	if (!l->opt->sysroot) {
+		r = claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
+		if (r < 0)
+			return r;
+	}
+	if (probe_binary(l, ps) < 0)
+		return -EINVAL;
+	if (!l->opt->sysroot)
+		check_files(l, ps);
+	return ps->n ? -EINVAL : make_plan(l, ps);
+}
+
+/* --- stages ------------------------------------------------------------------------------------------------- */
+
+static int note_state(struct launch *l, const char *state, struct err *e)
+{
+	snprintf(l->claim.state, sizeof(l->claim.state), "%s", state);
+	return claim_write(&l->claim, e);
+}
+
+static int write_text(const char *dir, const char *file, const char *text, unsigned int mode, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s", dir, file);
+	int r = write_file_atomic(path, text, strlen(text), mode);
+
+	return r < 0 ? err_sys(e, r, "write '%s'", path) : 0;
+}
+
+/* The command and the plan beside the claim: what runs can always be read and run again. */
+static int write_plan_files(struct launch *l, struct err *e)
+{
+	AUTO_FREE char *command = NULL;
+	struct json_object *o = plan_to_json(&l->plan);
+	size_t len = 0;
+	FILE *f = open_memstream(&command, &len);
+	int r;
+
+	fputs("#!/bin/sh\n", f);
+	plan_print_command(&l->plan, PLAN_SHELL, false, f);
+	fclose(f);
+	r = write_text(l->plan.rundir, "plan.json", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),
+		       0600, e);
+	json_object_put(o);
+	return r < 0 ? r : write_text(l->plan.rundir, "command", command, 0700, e);
+}
+
+static int run_claim(struct launch *l, struct err *e)
+{
+	int r;
+
+	if (mkdir(l->plan.rundir, 0700) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "create '%s'", l->plan.rundir);
+	claim_from_plan(&l->plan, l->opt->definition, &l->claim);
+	r = write_plan_files(l, e);
+	if (r == 0)
+		r = claim_write(&l->claim, e);
+	l->claimed = r == 0;
+	/* From here on other launches see what this one holds. */
+	close_fd(&l->lock_fd);
+	return r;
+}
+
+static int undo_claim(struct launch *l, int exit_code, struct err *e)
+{
+	if (!l->claimed)
+		return 0;
+	snprintf(l->claim.state, sizeof(l->claim.state), "%s", exit_code ? "failed" : "stopped");
+	free(l->claim.reason);
+	l->claim.reason = xstrdup(l->reason);
+	l->claimed = false;
+	return claim_release(&l->claim, exit_code, e);
+}
+
+static int run_vfio(struct launch *l, struct err *e)
+{
+	return l->claim.n_devices ? bind_load_vfio(&l->sys, e) : 0;
+}
+
+static int run_bind(struct launch *l, struct err *e)
+{
+	AUTO_FREE struct bind_op *ops = claim_bind_ops(&l->claim);
+	int r;
+
+	if (!l->claim.n_devices)
+		return 0;
+	l->claim.bound = true;
+	r = claim_write(&l->claim, e);
+	if (r == 0)
+		r = bind_devices(&l->sys, ops, l->claim.n_devices, e);
+	if (r == 0)
+		r = bind_check_groups(&l->sys, ops, l->claim.n_devices, e);
+	return r;
+}
+
+static int undo_bind(struct launch *l, int exit_code, struct err *e)
+{
+	AUTO_FREE struct bind_op *ops = NULL;
+	int r;
+
+	(void)exit_code;
+	if (!l->claim.bound)
+		return 0;
+	ops = claim_bind_ops(&l->claim);
+	r = bind_restore(&l->sys, ops, l->claim.n_devices, e);
+	if (r == 0)
+		l->claim.bound = false;
+	return r;
+}
+
+static int copy_vars(struct launch *l, struct err *e)
+{
+	AUTO_FREE char *dir = NULL, *text = NULL;
+	AUTO_CLOSE int in = -1;
+	struct stat st;
+	ssize_t n;
+	int r;
+
+	if (!l->plan.vars_file || access(l->plan.vars_file, R_OK | W_OK) == 0)
+		return 0;
+	dir = xstrndup(l->plan.vars_file, (size_t)(strrchr(l->plan.vars_file, '/') - l->plan.vars_file));
+	if ((mkdir(state_dir(), 0755) < 0 && errno != EEXIST) || (mkdir(dir, 0700) < 0 && errno != EEXIST))
+		return err_sys(e, -errno, "create '%s'", dir);
+	in = open(l->plan.vars_template, O_RDONLY | O_CLOEXEC);
+	if (in < 0 || fstat(in, &st) < 0)
+		return err_sys(e, -errno, "open the UEFI variables '%s'", l->plan.vars_template);
+	text = xcalloc(1, (size_t)st.st_size);
+	n = read(in, text, (size_t)st.st_size);
+	if (n != st.st_size)
+		return err_sys(e, n < 0 ? -errno : -EIO, "read '%s'", l->plan.vars_template);
+	r = write_file_atomic(l->plan.vars_file, text, (size_t)n, 0600);
+	return r < 0 ? err_sys(e, r, "write '%s'", l->plan.vars_file) : 0;
+}
+
+static int open_sockets(struct launch *l, struct err *e)
+{
+	static const char *const names[] = { "control.sock", "qmp.sock", "serial.sock" };
+	AUTO_FREE char *control = xasprintf("%s/control.sock", l->plan.rundir), *log = xasprintf("%s/qemu.log", l->plan.rundir);
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		AUTO_FREE char *path = xasprintf("%s/%s", l->plan.rundir, names[i]);
+
+		if (unlink(path) < 0 && errno != ENOENT)
+			return err_sys(e, -errno, "remove the stale socket '%s'", path);
+	}
+	l->listen_fd = qmp_listen(control, e);
+	if (l->listen_fd < 0)
+		return l->listen_fd;
+	l->log_fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return l->log_fd < 0 ? err_sys(e, -errno, "create '%s'", log) : 0;
+}
+
+/* QEMU's own memory and its preallocation stay on the VM's nodes from the first instruction. */
+static int run_spawn(struct launch *l, struct err *e)
+{
+	struct strv argv = { 0 };
+	struct cpuset cpus = { 0 }, nodes = { 0 };
+	struct spawn_options o = { .argv = &argv,
+				   .env = &l->plan.env,
+				   .inherit_stdin = l->plan.serial_stdio,
+				   .die_with_parent = l->plan.on_launcher_death == DEATH_STOP };
+	int r = open_sockets(l, e);
+
+	if (r == 0)
+		r = copy_vars(l, e);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < l->plan.n_nodes && !l->plan.foreign_host; i++) {
+		cpuset_or(&cpus, &l->plan.nodes[i].prealloc_cpus);
+		cpuset_add(&nodes, l->plan.nodes[i].host_node);
+	}
+	cpuset_or(&cpus, &l->plan.emulator);
+	o.cpus = cpuset_empty(&cpus) || l->plan.foreign_host ? NULL : &cpus;
+	o.mem_nodes = cpuset_empty(&nodes) ? NULL : &nodes;
+	o.stderr_fd = l->plan.serial_stdio ? -1 : l->log_fd;
+	o.keep_fd = l->listen_fd;
+	/* VFIO pins all of the guest's memory, charged once (type1, one container). */
+	o.memlock_bytes = l->claim.n_devices ? plan_memory_bytes(&l->plan) + MEMLOCK_HEADROOM : 0;
+	plan_argv(&l->plan, l->listen_fd, &argv);
+	r = spawn_prepare(&o, &l->child, e);
+	if (r == 0) {
+		l->claim.qemu_pid = l->child.pid;
+		l->claim.qemu_start = process_start_time(l->child.pid);
+		r = claim_write(&l->claim, e);
+	}
+	if (r == 0)
+		r = spawn_go(&l->child, e);
+	strv_clear(&argv);
+	close_fd(&l->listen_fd);
+	return r;
+}
+
+static int undo_spawn(struct launch *l, int exit_code, struct err *e)
+{
+	(void)exit_code;
+	(void)e;
+	qmp_close(&l->qmp);
+	spawn_abort(&l->child);
+	close_fd(&l->listen_fd);
+	return 0;
+}
+
+char *launch_log_tail(const struct launch *l, int lines)
+{
+	AUTO_FREE char *path = xasprintf("%s/qemu.log", l->plan.rundir), *text = NULL;
+	const char *from;
+
+	if (read_text_file(path, 1 << 20, &text) < 0 || !*text)
+		return xstrdup("");
+	from = text + strlen(text);
+	while (from > text && lines > 0)
+		if (*--from == '\n')
+			lines--;
+	return xstrdup(from > text || *from == '\n' ? from + (*from == '\n') : from);
+}
+
+/* A stop that is asked for while QEMU prepares memory: end QEMU, and the handshake sees it. */
+static void on_handshake_wait(void *ctx)
+{
+	struct launch *l = ctx;
+	struct signalfd_siginfo si;
+
+	if (l->signal_fd >= 0 && read(l->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		l->asked_to_stop = true;
+		log_notice("%s: stopped by signal %u while starting", l->plan.vm, si.ssi_signo);
+		kill(l->child.pid, SIGKILL);
+	}
+}
+
+static int run_qmp(struct launch *l, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/control.sock", l->plan.rundir), *tail = NULL;
+	int r = qmp_connect(path, l->child.pidfd, &l->qmp, e), status;
+	char text[96];
+
+	if (r == 0)
+		r = qmp_handshake(&l->qmp, l->plan.ready_timeout_ms, on_handshake_wait, l, e);
+	if (r == 0) {
+		for (size_t i = 0; i < l->claim.n_memory; i++)
+			l->claim.memory[i].allocated = true;
+		return claim_write(&l->claim, e);
+	}
+	if (l->asked_to_stop)
+		return err_set(e, -EINTR, "stopped by a signal before the guest ran");
+	tail = launch_log_tail(l, 5);
+	if (r == -ESRCH && waitpid(l->child.pid, &status, WNOHANG) == l->child.pid)
+		err_set(e, r, "QEMU ended at once: %s%s%s", spawn_status_text(status, text), *tail ? "; its last words:\n" : "", tail);
+	else if (*tail) {
+		AUTO_FREE char *why = xstrdup(e->msg);
+
+		err_set(e, r, "%s; the last lines of qemu.log:\n%s", why, tail);
+	}
+	return r;
+}
+
+/* --- pin ----------------------------------------------------------------------------------------------------- */
+
+static const struct cpuset *iothread_cpus(const struct plan *p, const char *id)
+{
+	for (size_t i = 0; i < p->n_iothreads; i++)
+		if (strcmp(p->iothreads[i].id, id) == 0)
+			return &p->iothreads[i].host_cpus;
+	return &p->emulator;
+}
+
+/* CPUs of a vCPU: its own one, or all of its node when it is not pinned. */
+static struct cpuset vcpu_cpus(const struct plan *p, const struct plan_vcpu *v)
+{
+	struct cpuset set = { 0 };
+
+	if (v->host_cpu >= 0)
+		cpuset_add(&set, v->host_cpu);
+	else
+		set = p->nodes[v->guest_node].prealloc_cpus;
+	return set;
+}
+
+/* The threads that were given CPUs of their own. */
+struct placed {
+	int *tids;
+	size_t n;
+};
+
+static bool is_placed(const struct placed *p, int tid)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->tids[i] == tid)
+			return true;
+	return false;
+}
+
+static int pin_vcpus(struct launch *l, struct placed *done, struct err *e)
+{
+	AUTO_FREE struct qmp_vcpu *v = NULL;
+	size_t n = 0;
+	int r = qmp_query_vcpus(&l->qmp, &v, &n, e);
+
+	if (r < 0)
+		return r;
+	if (n != l->plan.n_vcpus)
+		return err_set(e, -EPROTO, "QEMU has %zu vCPUs, planned are %zu", n, l->plan.n_vcpus);
+	for (size_t i = 0; i < n; i++) {
+		struct cpuset set = vcpu_cpus(&l->plan, &l->plan.vcpus[i]);
+
+		/* By index, not by position. */
+		if (v[i].index != l->plan.vcpus[i].vcpu)
+			return err_set(e, -EPROTO, "QEMU has no vCPU %d", l->plan.vcpus[i].vcpu);
+		r = affinity_set(v[i].tid, &set, e);
+		if (r < 0)
+			return err_wrap(e, "vCPU %d", v[i].index);
+		*PUSH_ZEROED(done->tids, done->n) = v[i].tid;
+	}
+	return 0;
+}
+
+static int pin_iothreads(struct launch *l, struct placed *done, struct err *e)
+{
+	AUTO_FREE struct qmp_iothread *io = NULL;
+	size_t n = 0;
+	int r = qmp_query_iothreads(&l->qmp, &io, &n, e);
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = affinity_set(io[i].tid, iothread_cpus(&l->plan, io[i].id), e);
+		if (r < 0)
+			err_wrap(e, "I/O thread %s", io[i].id);
+		*PUSH_ZEROED(done->tids, done->n) = io[i].tid;
+	}
+	return r;
+}
+
+int launch_pin(struct launch *l, struct err *e)
+{
+	AUTO_FREE struct thread_info *t = NULL;
+	struct placed done = { 0 };
+	size_t n = 0;
+	int r;
+
+	if (l->plan.foreign_host)
+		return 0;
+	r = pin_vcpus(l, &done, e);
+	if (r == 0)
+		r = pin_iothreads(l, &done, e);
+	if (r == 0)
+		r = affinity_threads(l->child.pid, &t, &n, e);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		if (is_placed(&done, t[i].tid))
+			continue;
+		r = affinity_set(t[i].tid, &l->plan.emulator, e);
+		/* Worker threads come and go. */
+		if (r == -ESRCH)
+			r = 0;
+		else if (r < 0)
+			err_wrap(e, "move thread '%s' to the CPUs kept for the host", t[i].name);
+	}
+	free(done.tids);
+	return r;
+}
+
+/* Before the guest's first instruction: is every thread and every page where the plan says? */
+static int run_verify(struct launch *l, struct err *e)
+{
+	struct verify_report rep = { 0 };
+	int r;
+
+	if (l->plan.foreign_host)
+		return 0;
+	r = verify_placement(&l->plan, l->child.pid, &l->qmp, &rep, e);
+	if (r == 0 && rep.n_bad) {
+		const struct verify_row *bad = verify_first_bad(&rep);
+
+		r = err_set(e, -EXDEV, "%s: planned %s, found %s", bad->what, bad->planned, bad->actual);
+	}
+	verify_clear(&rep);
+	return r;
+}
+
+static int run_cont(struct launch *l, struct err *e)
+{
+	int r = qmp_command(&l->qmp, "cont", NULL, CONT_TIMEOUT_MS, NULL, e);
+
+	if (r < 0)
+		return r;
+	l->state = life_next(LIFE_STARTING, EV_STARTED).next;
+	/* Threads that `cont` made (vhost, workers) have inherited the main thread's CPUs; look anyway. */
+	r = launch_pin(l, e);
+	return r < 0 ? r : note_state(l, "running", e);
+}
+
+struct stage {
+	const char *name;
+	int (*run)(struct launch *l, struct err *e);
+	int (*undo)(struct launch *l, int exit_code, struct err *e);
+};
+
+static const struct stage stages[] = {
+	{ "claim", run_claim, undo_claim }, { "load vfio", run_vfio, NULL }, { "bind", run_bind, undo_bind },
+	{ "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
+	{ "verify", run_verify, NULL }, { "run", run_cont, NULL },
+};
+
+int launch_undo(struct launch *l, int exit_code)
+{
+	int bad = 0;
+
+	for (size_t i = ARRAY_SIZE(stages); i-- > 0;) {
+		struct err e = { 0 };
+
+		if (!stages[i].undo || stages[i].undo(l, exit_code, &e) == 0)
+			continue;
+		log_error("undo '%s': %s", stages[i].name, e.msg);
+		bad++;
+		/* The claim stays while something is not given back: `gpuvm recover` continues from it. */
+		if (stages[i].undo == undo_bind)
+			return bad;
+	}
+	return bad;
+}
+
+static int block_signals(struct launch *l, struct err *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGQUIT);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return err_sys(e, -errno, "block signals");
+	l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return l->signal_fd < 0 ? err_sys(e, -errno, "signalfd") : 0;
+}
+
+int launch_start(struct launch *l, struct err *e)
+{
+	int r = block_signals(l, e);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
+		log_info("%s: %s", l->plan.vm, stages[i].name);
+		r = stages[i].run(l, e);
+		if (r == 0)
+			continue;
+		err_wrap(e, "%s", stages[i].name);
+		snprintf(l->reason, sizeof(l->reason), "start failed: %.200s", e->msg);
+		launch_undo(l, 1);
+		return r;
+	}
+	if (l->opt->ready)
+		l->opt->ready(l->opt->ready_ctx);
+	return 0;
+}
