@@ -42,7 +42,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIB := $(B)/libgpuvm.a
 PROGRAMS := $(B)/gpuvm-launch $(B)/gpuvm
 
-.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz
+.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz example
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS)
@@ -95,6 +95,22 @@ check: all $(B)/tests/unit_tests
 
 check-san:
 	$(MAKE) SAN=1 check
+
+# The commented example is made from the key table.
+example: $(B)/tools/mkexample
+	$< >conf/gpuvm.ini.example
+
+# Fuzzers (clang, libFuzzer): make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB_SRC)
+	@mkdir -p $(@D)
+	$(Q)clang $(CPPFLAGS) -std=gnu17 $(FUZZ_FLAGS) -o $@ $^ $(PKG_LIBS)
+fuzz: $(addprefix build/fuzz/,$(FUZZERS))
+	@set -e; for f in $(FUZZERS); do mkdir -p build/fuzz/new/$$f; \
+	  build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/new/$$f tests/fuzz/corpus/$$f; done
 
 lint:
 	tools/lint

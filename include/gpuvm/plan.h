@@ -59,7 +59,7 @@ struct plan_request {
 	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
 	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
 	bool fake_devices;  /* pci-testdev in place of vfio-pci; nothing is bound */
-	bool foreign_host;  /* `host` is not this machine: pins and nodes it lacks are left out of what is run */
+	bool foreign_host;  /* `host` is not this machine; with fake_devices pins and memory nodes are left out */
 };
 
 struct plan_device {
@@ -179,7 +179,8 @@ struct plan {
 	size_t n_warnings;
 	struct plan_note *reasons;
 	size_t n_reasons;
-	bool fake_devices, foreign_host;
+	bool fake_devices;
+	bool foreign_host; /* it will run here, with stand-ins: no pins, no memory nodes */
 	uint64_t stop_timeout_ms, ready_timeout_ms;
 	enum conf_on_reboot on_reboot;
 	enum conf_on_death on_launcher_death;

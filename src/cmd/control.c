@@ -127,7 +127,9 @@ static void list_row(const char *name, const struct vm_state *s)
 		format_size(memory_of(&s->claim), size);
 		uptime_text(s->claim.started, up);
 	}
-	printf("%-16s %-9s %4d  %-14s %-10s %-14s %s\n", name, state_word(s), gpus, s->alive && *cpus ? cpus : "-", size, up, state_reason(s));
+	/* A reason may quote QEMU's last lines: the first line is enough here. */
+	printf("%-16s %-9s %4d  %-14s %-10s %-14s %.*s\n", name, state_word(s), gpus, s->alive && *cpus ? cpus : "-", size, up,
+	       (int)strcspn(state_reason(s), "\n"), state_reason(s));
 }
 
 int cmd_list(int argc, char **argv)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* gpuvm topo: show the host. */
 #include <getopt.h>
-#include <json-c/json.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <string.h>
@@ -12,16 +11,15 @@
 #include "gpuvm/log.h"
 #include "gpuvm/probe.h"
 
-static const char usage[] =
-	"usage: gpuvm topo [--sysroot DIR] [--json] [--all]\n"
-	"\n"
-	"Show the sockets, nodes and CPUs of this host, and the PCIe tree with its GPUs, NICs,\n"
-	"NVMe controllers and NVSwitches: what can be given to a VM, and what is in use.\n"
-	"\n"
-	"  --sysroot DIR   read the machine below DIR (a captured one) instead of this one\n"
-	"  --json          everything, for scripts\n"
-	"  --all           draw all functions and ports\n"
-	"  --help\n";
+static const char usage[] = "usage: gpuvm topo [--sysroot DIR] [--json] [--all]\n"
+			    "\n"
+			    "Show the sockets, nodes and CPUs of this host, and the PCIe tree with its GPUs, NICs,\n"
+			    "NVMe controllers and NVSwitches: what can be given to a VM, and what is in use.\n"
+			    "\n"
+			    "  --sysroot DIR   read the machine below DIR (a captured one) instead of this one\n"
+			    "  --json          everything, for scripts\n"
+			    "  --all           draw all functions and ports\n"
+			    "  --help\n";
 
 struct topo_options {
 	const char *sysroot;
@@ -78,35 +76,39 @@ static unsigned int terminal_flags(void)
 	return flags;
 }
 
-static void print_json(const struct topology *t)
+/* What running VMs hold. Without the lock and without tidying up: this is only a look. */
+static void collect_use(struct host_use *use)
 {
-	struct json_object *o = topology_to_json(t, NULL);
+	struct err e = { 0 };
 
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
+	if (claim_collect_use(NULL, NULL, use, &e) < 0)
+		log_warning("what VMs use is not shown: %s", e.msg);
 }
 
 int cmd_topo(int argc, char **argv)
 {
 	CLEANUP(topology_clear) struct topology t = { 0 };
+	CLEANUP(host_use_clear) struct host_use use = { 0 };
 	struct topo_options o = { .sysroot = "" };
 	struct err e = { 0 };
 
 	if (parse_options(argc, argv, &o) < 0) {
 		fputs("try: gpuvm topo --help\n", stderr);
-		return 2;
+		return EXIT_USAGE;
 	}
 	if (o.help) {
 		fputs(usage, stdout);
-		return 0;
+		return EXIT_DONE;
 	}
 	if (probe_host(o.sysroot, &t, &e) < 0) {
 		log_error("%s", e.msg);
-		return 1;
+		return EXIT_FAILED;
 	}
+	if (!strcmp(t.root, "/"))
+		collect_use(&use);
 	if (o.json)
-		print_json(&t);
+		cmd_print_json(topology_to_json(&t, &use));
 	else
-		topology_print(&t, NULL, o.draw | terminal_flags(), stdout);
-	return fflush(stdout) || ferror(stdout) ? 1 : 0;
+		topology_print(&t, &use, o.draw | terminal_flags(), stdout);
+	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_DONE;
 }

@@ -23,7 +23,7 @@ struct builder {
 	const struct qemu_info *q;
 	const char *group;
 	int n_virtio; /* functions given out on pcie.0 */
-	int n_boot;   /* boot indexes given out */
+	int next_boot; /* lowest boot index not given out */
 };
 
 static void arg_why(struct builder *b, const char *flag, char *value, const char *fmt, ...) PRINTF(4, 5);
@@ -93,6 +93,9 @@ static void arg_cpu(struct builder *b)
 		qopt_u64(&o, "host-phys-bits-limit", (uint64_t)t->iommu_bits);
 	if (!b->vm->cpu_model && p->smp_threads > 1 && strcmp(t->cpu_vendor, "AuthenticAMD") == 0)
 		qopt_bool(&o, "topoext", true);
+	/* Linux offers ARCH_CAPABILITIES on AMD too, where writing it fails: QEMU before 10.1 aborts ("failed to set MSR 0x10a"). */
+	if (!b->vm->cpu_model && kvm && strcmp(t->cpu_vendor, "AuthenticAMD") == 0 && !qemu_at_least(b->q, 10, 1))
+		qopt_bool(&o, "arch-capabilities", false);
 	arg_why(b, "-cpu", qopt_finish(&o), kvm ? "the host's own CPU: GPU libraries choose code by it" : "all that emulation has");
 	qopt_init(&o, "");
 	qopt_u64(&o, "cpus", p->n_vcpus);
@@ -108,7 +111,7 @@ static void arg_cpu(struct builder *b)
 
 static void arg_node_memory(struct builder *b, const struct plan_node *n)
 {
-	bool huge = n->page_bytes > 4096, bind = n->host_node >= 0 && !b->pl->req->foreign_host;
+	bool huge = n->page_bytes > 4096, bind = n->host_node >= 0 && !b->p->foreign_host;
 	bool context = n->prealloc && bind;
 	uint64_t threads = (uint64_t)cpuset_count(&n->prealloc_cpus);
 	char size[32], page[32];
@@ -505,6 +508,18 @@ static void arg_blockdev(struct builder *b, const struct disk_config *d)
 	arg_why(b, "-blockdev", qopt_finish(&o), "disk %s: %s, cache %s", d->name, format, cache);
 }
 
+/* The lowest that no disk asks for and none was given: QEMU refuses two alike. */
+static int next_bootindex(struct builder *b)
+{
+	for (size_t i = 0; i < b->vm->n_disks; i++) {
+		if (b->vm->disks[i].bootindex == b->next_boot) {
+			b->next_boot++;
+			i = (size_t)-1;
+		}
+	}
+	return b->next_boot++;
+}
+
 static void arg_disk(struct builder *b, const struct disk_config *d)
 {
 	struct qopt o;
@@ -519,8 +534,7 @@ static void arg_disk(struct builder *b, const struct disk_config *d)
 	qopt_bool(&o, "write-cache", strcmp(cache, "writethrough") != 0 && strcmp(cache, "directsync") != 0);
 	if (d->iothread)
 		qopt_str(&o, "iothread", "io0");
-	qopt_u64(&o, "bootindex", d->bootindex >= 0 ? (uint64_t)d->bootindex : (uint64_t)b->n_boot);
-	b->n_boot++;
+	qopt_u64(&o, "bootindex", d->bootindex >= 0 ? (uint64_t)d->bootindex : (uint64_t)next_bootindex(b));
 	arg_why(b, "-device", qopt_finish(&o), "a queue per vCPU%s", d->iothread ? "; requests are served by an I/O thread of its own" : "");
 }
 

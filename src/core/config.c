@@ -1,17 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* config.c - reading a definition.
  *
- * How it works: read_text() cuts the text into lines; each is checked for bytes that do not belong there, then is a
- * section header (enter_section), a key (set_key), a comment or an error.  --set enters the same two functions with
- * line 0. Every section and key seen leaves an origin, also one whose value was refused: by the origins duplicates are
- * found, required keys are missed, and config_check() knows what was given.
+ * How it works: inih reads the text; ours is what it lacks.  ini_parse_stream() asks feed_inih() for one line after the
+ * other and calls take_key() for each key it finds.  Between the two calls r->line is the line that inih is at, which it
+ * does not tell.
  *
- * Lines are cut here and not by an INI library: those at hand end a value at " ;", take an indented line for the
- * continuation of the last key, shorten section names at 49 bytes and know neither duplicates nor line numbers.
- * Once all that is checked outside, splitting at '=' is what remains. */
+ *   inih         skips comments and blank lines, splits a key from its value, trims both, knows the section of a key
+ *   feed_inih()  counts lines and refuses what inih would forgive: bytes that do not belong in a text, lines that are
+ *                too long, indentation, lines that are neither header nor key, ':' for '='.  It enters sections, because
+ *                inih is silent about one without keys.  Of a refused line inih sees an empty one: both count alike
+ *   take_key()   the key table: unknown keys, duplicates, values
+ *
+ * Inline comments are turned off in inih: it would cut values of `append`, `args` and `env` at " ;", and take a comment
+ * behind any other value, which is an error here (config_value_hint() says so).
+ *
+ * --set enters the same two functions, enter_section() and set_key(), with line 0. Every section and key seen leaves an
+ * origin, also one whose value was refused: by the origins duplicates are found, required keys are missed, and
+ * config_check() knows what was given. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ini.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <string.h>
@@ -34,6 +43,9 @@ struct reader {
 	int n_sections;
 	size_t first_problem;
 	bool stop;
+	const char *text, *end; /* what is not read yet */
+	char *given;            /* the line that inih is at, with its newline; owned */
+	const char *ungiven;    /* the part of it that inih has not asked for yet; NULL: none */
 };
 
 static void PRINTF(4, 5) complain(struct reader *r, const char *code, char *hint, const char *fmt, ...)
@@ -210,7 +222,7 @@ static char *clean_name(const char *name)
 	char *clean = xstrndup(name, SECTION_NAME_MAX);
 
 	for (char *c = clean; *c; c++)
-		if (!isalnum((unsigned char)*c) && !strchr("-_.", *c))
+		if (!strchr(CONFIG_NAME_CHARS, *c))
 			*c = '_';
 	return clean;
 }
@@ -394,7 +406,7 @@ static char *trim(char *s)
 	return s;
 }
 
-/* @line: "[section]" or "[section name]", trimmed. */
+/* @line: "[section]" or "[section name]", trimmed; it is taken apart. */
 static void read_header(struct reader *r, char *line)
 {
 	char *end = strchr(line, ']');
@@ -417,72 +429,130 @@ static void read_header(struct reader *r, char *line)
 	enter_section(r, section, trim(name));
 }
 
-static void read_assignment(struct reader *r, char *line)
+/* May inih have @line, which is neither header nor comment? */
+static bool check_assignment(struct reader *r, const char *line)
 {
-	AUTO_FREE char *quoted = config_quote(line);
-	char *eq = strchr(line, '=');
+	AUTO_FREE char *trimmed = xstrdup(line);
+	AUTO_FREE char *quoted = config_quote(trim(trimmed));
+	size_t key = strcspn(line, "=:");
 
-	if (!eq || eq == line) {
+	/* inih splits at ':' too. */
+	if (key == 0 || line[key] != '=') {
 		complain(r, "syntax", xstrdup("expected '[section]', 'key = value' or a comment"), "cannot read %s",
 			 quoted);
-		return;
+		return false;
 	}
-	*eq = '\0';
 	if (!r->label) {
 		complain(r, "key-outside-section", xstrdup("begin with [vm]"),
 			 "key %s comes before the first [section]", quoted);
-		return;
+		return false;
 	}
-	set_key(r, trim(line), trim(eq + 1));
+	return r->section; /* keys of a refused section would be those of the section before it */
 }
 
-/* One line without its newline. */
-static void read_line(struct reader *r, char *line, size_t len)
+/* What inih is to read for @line (without its newline); owned, NULL: nothing. */
+static char *check_line(struct reader *r, char *line, size_t len)
 {
-	bool indented = *line == ' ' || *line == '\t';
+	char *begin = line + strspn(line, " \t");
 
 	if (!check_bytes(r, line, len))
-		return;
-	line = trim(line);
-	if (!*line || *line == '#' || *line == ';')
-		return;
-	if (indented) {
+		return NULL;
+	if (!*begin || *begin == '#' || *begin == ';')
+		return xstrdup(line);
+	if (begin != line) {
 		/* Elsewhere this continues the last value. Nobody should have to know which it is. */
 		complain(r, "indented-line", xstrdup("begin it in the first column; a value is one line"),
 			 "a line begins with a blank");
-		if (*line != '[')
-			return;
+		if (*begin != '[')
+			return NULL;
 	}
-	if (*line == '[')
-		read_header(r, line);
-	else
-		read_assignment(r, line);
+	if (*begin != '[')
+		return check_assignment(r, line) ? xstrdup(line) : NULL;
+	read_header(r, trim(line));
+	/* The label, not the line: inih cuts a name at 49 bytes, and one that was refused is read on under a clean one. */
+	return r->section ? xasprintf("[%s]", r->label) : NULL;
+}
+
+/* Cut the next line off r->text; false if there is none. */
+static bool next_line(struct reader *r)
+{
+	AUTO_FREE char *line = NULL, *checked = NULL;
+	const char *newline;
+	size_t n;
+
+	if (r->text == r->end || r->stop)
+		return false;
+	newline = memchr(r->text, '\n', (size_t)(r->end - r->text));
+	n = (size_t)((newline ? newline : r->end) - r->text);
+	r->line++;
+	if (n > LINE_MAX_BYTES) {
+		complain(r, "line-too-long", NULL, "the line has %zu bytes, at most %d are read", n, LINE_MAX_BYTES);
+	} else {
+		line = xcalloc(n + 1, 1);
+		memcpy(line, r->text, n);
+		if (n && line[n - 1] == '\r')
+			line[--n] = '\0';
+		checked = check_line(r, line, n);
+	}
+	r->text = newline ? newline + 1 : r->end;
+	free(r->given);
+	r->given = xasprintf("%s\n", checked ? checked : "");
+	r->ungiven = r->given;
+	return true;
+}
+
+/* inih's reader, as fgets(): a line, or as much of it as fits in @buf; inih then asks for the rest. */
+static char *feed_inih(char *buf, int size, void *reader)
+{
+	struct reader *r = reader;
+	size_t n;
+
+	if (!r->ungiven && !next_line(r))
+		return NULL;
+	n = strnlen(r->ungiven, (size_t)size - 1);
+	memcpy(buf, r->ungiven, n);
+	buf[n] = '\0';
+	r->ungiven = r->ungiven[n] ? r->ungiven + n : NULL;
+	return buf;
+}
+
+/* inih's handler: 0 makes inih remember the line as one that it could not read. */
+static int take_key(void *reader, const char *section, const char *key, const char *value)
+{
+	struct reader *r = reader;
+
+	if (strcmp(section, r->label))
+		return 0;
+	set_key(r, key, value);
+	return 1;
+}
+
+/* Debian builds inih so that these are variables of the process; the defaults split a line at 200 bytes. */
+static void configure_inih(void)
+{
+	ini_use_stack = false;
+	ini_allow_realloc = true;
+	ini_max_line = LINE_MAX_BYTES + 3; /* "\r\n" and the NUL: ini.h */
+	ini_allow_inline_comments = false;
+	ini_allow_multiline = false;
 }
 
 static void read_text(struct reader *r, const char *text, size_t len)
 {
 	static const char bom[] = "\xef\xbb\xbf";
-	const char *end = text + len;
+	int bad_line;
 
-	if (len >= 3 && !memcmp(text, bom, 3))
-		text += 3;
-	while (text < end && !r->stop) {
-		const char *newline = memchr(text, '\n', (size_t)(end - text));
-		size_t n = (size_t)((newline ? newline : end) - text);
-
-		r->line++;
-		if (n > LINE_MAX_BYTES) {
-			complain(r, "line-too-long", NULL, "the line has %zu bytes, at most %d are read", n,
-				 LINE_MAX_BYTES);
-		} else {
-			AUTO_FREE char *line = xcalloc(n + 1, 1);
-
-			memcpy(line, text, n);
-			if (n && line[n - 1] == '\r')
-				line[--n] = '\0';
-			read_line(r, line, n);
-		}
-		text = newline ? newline + 1 : end;
+	r->text = len >= 3 && !memcmp(text, bom, 3) ? text + 3 : text;
+	r->end = text + len;
+	configure_inih();
+	bad_line = ini_parse_stream(feed_inih, r, take_key, r);
+	free(STEAL_PTR(r->given));
+	if (bad_line < 0)
+		abort(); /* out of memory */
+	/* The reader lets nothing through that inih cannot read. Should it differ, no line may be lost in silence. */
+	if (bad_line > 0) {
+		r->line = bad_line;
+		complain(r, "syntax", NULL, "inih cannot read the line");
 	}
 }
 

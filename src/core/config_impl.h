@@ -6,6 +6,7 @@
 
 #include "gpuvm/config.h"
 
+#define CONFIG_NAME_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 #define SECTION_NAME_MAX 32 /* becomes part of QEMU ids and thread names */
 
 /* The key of the table, or NULL. */

@@ -299,8 +299,8 @@ const struct config_key config_keys[] = {
 	  .doc = "When the guest reboots. reset: it starts again in the same QEMU. stop: the VM ends." },
 	{ .section = "lifecycle", .key = "on-launcher-death", .type = CONF_ENUM, VM(on_launcher_death),
 	  .words = word_death, .fallback = "keep", .example = "stop",
-	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, and gpuvm-launch on the same definition "
-		 "takes it over again. stop: QEMU is killed with it." },
+	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, until it ends or gpuvm stop ends it. stop: QEMU "
+		 "is killed with it." },
 
 	{ .section = "security", .key = "sandbox", .type = CONF_BOOL, VM(sandbox), .fallback = "on",
 	  .example = "off", .doc = "Run QEMU with its seccomp filter." },

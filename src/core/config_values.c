@@ -20,10 +20,9 @@ static const struct config_word *find_word(const struct config_key *k, const cha
 
 bool config_name_ok(const char *s, size_t max)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
 	size_t len = strlen(s);
 
-	return len && len <= max && *s != '-' && *s != '.' && strspn(s, allowed) == len;
+	return len && len <= max && *s != '-' && *s != '.' && strspn(s, CONFIG_NAME_CHARS) == len;
 }
 
 unsigned int config_nearness(const char *word, const char *candidate)

@@ -19,7 +19,7 @@ enum look { LOOK_PORT, LOOK_DEVICE, LOOK_GPU };
 struct row {
 	char *prefix; /* tree lines */
 	enum look look;
-	char *text;   /* of a port: the whole row */
+	char *text; /* of a port: the whole row */
 	char *cell[N_COLUMNS];
 	char *note; /* what is special */
 	bool note_busy;
@@ -126,8 +126,10 @@ const char *pci_func_short_name(const struct pci_func *f, char buf[96])
 	close = open ? strrchr(open, ']') : NULL;
 	if (*brief && close && close > open + 1)
 		snprintf(buf, 96, "%s %.*s", brief, (int)(close - open - 1), open + 1);
+	else if (!strncmp(rest, brief, strlen(brief))) /* "ASPEED Technology, Inc. ASPEED Graphics Family" */
+		snprintf(buf, 96, "%s", rest);
 	else
-		snprintf(buf, 96, "%s%s%.*s", brief, *brief ? " " : "", 80, rest);
+		snprintf(buf, 96, "%s %.*s", brief, 80, rest);
 	return buf;
 }
 
@@ -136,10 +138,10 @@ static const char *class_word(uint32_t class_code)
 	static const struct {
 		unsigned int code;
 		const char *word;
-	} words[] = { { 0x0104, "raid" },  { 0x0106, "sata" },    { 0x0107, "sas" },    { 0x0600, "host" },
-		      { 0x0601, "isa" },   { 0x0604, "bridge" },  { 0x0300, "display" }, { 0x0403, "audio" },
-		      { 0x0c03, "usb" },   { 0x0c05, "smbus" },   { 0x0806, "iommu" },  { 0x0880, "system" },
-		      { 0x0100, "scsi" },  { 0x0180, "storage" } };
+	} words[] = { { 0x0104, "raid" }, { 0x0106, "sata" },   { 0x0107, "sas" },     { 0x0600, "host" },
+		      { 0x0601, "isa" },  { 0x0604, "bridge" }, { 0x0300, "display" }, { 0x0403, "audio" },
+		      { 0x0c03, "usb" },  { 0x0c05, "smbus" },  { 0x0806, "iommu" },   { 0x0880, "system" },
+		      { 0x0100, "scsi" }, { 0x0180, "storage" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (words[i].code == class_code >> 8)
@@ -316,8 +318,8 @@ static void add_port(struct drawing *d, int i, int section, const char *prefix, 
 	AUTO_FREE int *list = NULL;
 	size_t n, at = d->n_rows;
 
-	*PUSH_ZEROED(d->rows, d->n_rows) = (struct row){ .prefix = xasprintf("%s%s", prefix, last ? s->last : s->tee),
-							 .look = LOOK_PORT };
+	*PUSH_ZEROED(d->rows, d->n_rows) =
+		(struct row){ .prefix = xasprintf("%s%s", prefix, last ? s->last : s->tee), .look = LOOK_PORT };
 	for (;;) {
 		AUTO_FREE char *old = text;
 		char bdf[PCI_ADDR_STR];
@@ -487,8 +489,9 @@ static void print_pools(const struct drawing *d, const struct host_node *n)
 	for (size_t i = 0; i < n->n_pools; i++) {
 		if (!n->pools[i].total)
 			continue;
-		fprintf(d->out, "%s%" PRIu64 " of %" PRIu64 " x %s", any ? ", " : "; hugepages free: ", n->pools[i].free,
-			n->pools[i].total, rough_size(n->pools[i].page_bytes, size));
+		fprintf(d->out, "%s%" PRIu64 " of %" PRIu64 " x %s",
+			any ? ", " : "; hugepages free: ", n->pools[i].free, n->pools[i].total,
+			rough_size(n->pools[i].page_bytes, size));
 		any = true;
 	}
 	if (!any)
@@ -576,7 +579,8 @@ static void print_machine(const struct drawing *d)
 	if (t->iommu_groups && t->iommu_bits)
 		fprintf(d->out, "on (%d bits)", t->iommu_bits);
 	else
-		print_styled(d, t->iommu_groups ? "" : YELLOW, t->iommu_groups ? "on" : "off: no device can be passed through");
+		print_styled(d, t->iommu_groups ? "" : YELLOW,
+			     t->iommu_groups ? "on" : "off: no device can be passed through");
 	fprintf(d->out, ", KVM %s, VFIO %s, Linux %s\n", t->kvm ? "yes" : "no", t->vfio ? "yes" : "no", t->kernel);
 	print_allowed(d);
 }

@@ -322,8 +322,10 @@ static void explain(struct planner *pl)
 			plan_reason(pl->plan, what, "port %s of switch %s on guest node %d: it shares a PCIe switch on the host", d->guest_port,
 				    d->guest_switch, d->guest_node);
 		else
-			plan_reason(pl->plan, what, "root port %s%s: no other device of the VM is below its switch, and a root port shows the true link speed",
-				    d->guest_port, d->guest_node < 0 ? " on pcie.0" : "");
+			plan_reason(pl->plan, what, "root port %s%s: %s", d->guest_port, d->guest_node < 0 ? " on pcie.0" : "",
+				    topology_switch_of(pl->req->host, d->func) < 0
+					    ? "no PCIe switch is above it on the host either"
+					    : "no other device of the VM is below its switch, and a root port shows the true link speed");
 	}
 }
 

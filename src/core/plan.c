@@ -156,7 +156,9 @@ static void copy_lifecycle(struct planner *pl)
 	p->qemu_version = xasprintf("%d.%d.%d", pl->req->qemu->major, pl->req->qemu->minor, pl->req->qemu->micro);
 	p->rundir = xstrdup(pl->req->rundir);
 	p->fake_devices = pl->req->fake_devices;
-	p->foreign_host = pl->req->foreign_host;
+	p->foreign_host = pl->req->foreign_host && pl->req->fake_devices;
+	if (p->foreign_host)
+		plan_warn(p, "foreign-host", "the plan is of another machine: pins and memory nodes are left out of what runs here");
 	p->stop_timeout_ms = vm->stop_timeout_ms;
 	p->on_reboot = vm->on_reboot;
 	p->on_launcher_death = vm->on_launcher_death;

@@ -70,6 +70,16 @@ static void print_node(const struct plan *p, const struct plan_node *n, FILE *ou
 		fprintf(out, ", vCPUs %s not pinned\n", vcpus);
 }
 
+/* "256 GiB" for 256 GiB and a bit: what counts is the size class. */
+static const char *about_size(uint64_t bytes, char buf[32])
+{
+	uint64_t unit = 1024;
+
+	while (unit < UINT64_C(1) << 40 && bytes / unit >= 1024)
+		unit *= 1024;
+	return format_size((bytes + unit / 2) / unit * unit, buf);
+}
+
 static void print_device(const struct plan *p, const struct plan_device *d, FILE *out)
 {
 	char bdf[PCI_ADDR_STR], size[32];
@@ -84,7 +94,7 @@ static void print_device(const struct plan *p, const struct plan_device *d, FILE
 	if (d->link.mts)
 		fprintf(out, ", %u.%u GT/s x%u", d->link.mts / 1000, d->link.mts % 1000 / 100, d->link.width);
 	if (d->bar_bytes)
-		fprintf(out, ", BARs %s", format_size(d->bar_bytes, size));
+		fprintf(out, ", BARs %s", about_size(d->bar_bytes, size));
 	fputc('\n', out);
 }
 
@@ -96,16 +106,17 @@ static const struct plan_device *device_on(const struct plan *p, const char *por
 	return NULL;
 }
 
-/* The relation that a guest switch stands for: that of the group its devices are in. */
+/* What the devices below a guest switch are to each other: PXB where another switch hangs below one of its ports. */
 static const char *switch_relation(const struct plan *p, const char *sw)
 {
-	for (size_t i = 0; i < p->n_groups; i++) {
-		const struct plan_device *d = &p->devices[p->groups[i].devices[0]];
-
-		if (d->guest_switch && strcmp(d->guest_switch, sw) == 0)
-			return pci_relation_word(p->groups[i].relation);
+	for (size_t i = 0; i < p->n_ports; i++) {
+		if (p->ports[i].kind != GPORT_UPSTREAM)
+			continue;
+		for (size_t k = 0; k < p->n_ports; k++)
+			if (strcmp(p->ports[k].id, p->ports[i].parent) == 0 && strcmp(p->ports[k].parent, sw) == 0)
+				return "PXB";
 	}
-	return "";
+	return "PIX";
 }
 
 static void print_port(const struct plan *p, const struct plan_port *port, const char *indent, bool last, FILE *out);

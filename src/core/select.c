@@ -20,8 +20,9 @@ static bool is_selected(const struct planner *pl, int func)
 }
 
 /* May the VM have this function? Adds the reasons why not. */
-static bool check_function(struct planner *pl, int func, bool force, const char *asked_by)
+static bool check_function(struct planner *pl, int func, const struct device_config *dc, const char *asked_by)
 {
+	bool force = dc && dc->force;
 	const struct pci_func *f = planner_func(pl, func);
 	const struct used_device *user = planner_device_user(pl, f);
 	struct problem *p = NULL;
@@ -32,7 +33,10 @@ static bool check_function(struct planner *pl, int func, bool force, const char 
 		p = problems_add(pl->ps, PROBLEM_HOST, "device-is-bridge", "%s: %s is a PCI bridge; bridges cannot be passed", asked_by, bdf);
 	} else if (f->host_use && !force) {
 		p = problems_add(pl->ps, PROBLEM_HOST, "device-host-use", "%s: %s is used by the host: %s", asked_by, bdf, f->host_use);
-		problem_hint(p, "free it on the host, or take it by name: a [device] section with pci = %s and force = on", bdf);
+		if (dc)
+			problem_hint(p, "free it on the host, or add force = on to take it all the same");
+		else
+			problem_hint(p, "free it on the host, or take it by name: a [device] section with pci = %s and force = on", bdf);
 	} else if (f->sriov_vfs) {
 		p = problems_add(pl->ps, PROBLEM_HOST, "sriov-active", "%s: %s has %u SR-IOV virtual functions switched on", asked_by, bdf,
 				 f->sriov_vfs);
@@ -41,8 +45,13 @@ static bool check_function(struct planner *pl, int func, bool force, const char 
 		p = problems_add(pl->ps, PROBLEM_BUSY, f->role == ROLE_GPU ? "gpu-busy" : "device-busy",
 				 "%s: %s is held by the running VM '%s' (pid %d)", asked_by, bdf, user->vm, user->pid);
 	}
-	if (p)
+	if (p) {
+		AUTO_FREE char *section = dc ? xasprintf("device %s", dc->name) : xstrdup("place");
+
 		problem_device(p, bdf);
+		if (config_line(pl->req->vm, section, dc ? "pci" : "gpus"))
+			problem_where(p, pl->req->vm->path, config_line(pl->req->vm, section, dc ? "pci" : "gpus"));
+	}
 	return !p;
 }
 
@@ -100,7 +109,7 @@ static void select_explicit(struct planner *pl)
 			continue;
 		}
 		/* A QEMU id begins with a letter, a section name may not; and "gpu0" is for those we number. */
-		if (check_function(pl, func, dc->force, asked))
+		if (check_function(pl, func, dc, asked))
 			add_device(pl, func, xasprintf("dev-%s", dc->name), dc);
 	}
 }
@@ -157,8 +166,9 @@ static void select_indexed_gpus(struct planner *pl)
 	int total = topology_n_gpus(pl->req->host);
 
 	if (vm->gpu_index + vm->gpus > total) {
-		AUTO_FREE char *text = xasprintf("[place] gpus: GPUs %d to %d are asked for, but this host has %d GPU%s", vm->gpu_index,
-						 vm->gpu_index + vm->gpus - 1, total, PLURAL(total));
+		AUTO_FREE char *range = vm->gpus == 1 ? xasprintf("GPU %d is", vm->gpu_index)
+						      : xasprintf("GPUs %d to %d are", vm->gpu_index, vm->gpu_index + vm->gpus - 1);
+		AUTO_FREE char *text = xasprintf("[place] gpus: %s asked for, but this host has %d GPU%s (numbered from 0)", range, total, PLURAL(total));
 
 		refuse_gpus(pl, PROBLEM_HOST, "gpu-missing", text);
 		return;
@@ -167,7 +177,7 @@ static void select_indexed_gpus(struct planner *pl)
 		AUTO_FREE char *asked = xasprintf("[place] gpus: GPU %d", g);
 		int func = topology_find_gpu(pl->req->host, g);
 
-		if (is_selected(pl, func) || !check_function(pl, func, false, asked))
+		if (is_selected(pl, func) || !check_function(pl, func, NULL, asked))
 			continue;
 		if (vm->socket >= 0 && planner_func(pl, func)->socket != vm->socket)
 			refuse_gpus(pl, PROBLEM_CONFIG, "bad-value", "[place] gpu-index: these GPUs are not all on the socket that `socket` names");
@@ -285,7 +295,8 @@ static void select_per_gpu(struct planner *pl, enum pci_role role)
 			n++;
 		}
 	}
-	plan_reason(pl->plan, role == ROLE_NIC ? "nics" : "nvme", "%d: all that share a PCIe switch with a GPU of the VM", n);
+	plan_reason(pl->plan, role == ROLE_NIC ? "nics" : "nvme",
+		    n ? "%d: all that share a PCIe switch with a GPU of the VM" : "%d: none shares a PCIe switch with a GPU of the VM", n);
 }
 
 /* The best @want: nearest to a GPU of the VM, dealt out evenly over its GPUs. */
@@ -361,7 +372,7 @@ static void select_companions(struct planner *pl)
 			    m->addr.bus != f->addr.bus || m->addr.dev != f->addr.dev)
 				continue;
 			asked = xasprintf("companion function of %s", pl->plan->devices[i].id);
-			if (!check_function(pl, members[k], false, asked))
+			if (!check_function(pl, members[k], NULL, asked))
 				continue;
 			plan_reason(pl->plan, "companion", "%s.%d goes along with %s: same slot and IOMMU group", pl->plan->devices[i].id,
 				    m->addr.fn, pl->plan->devices[i].id);

@@ -46,7 +46,7 @@ const char *pci_relation_word(enum pci_relation r)
 const char *node_source_word(enum node_source s)
 {
 	static const char *const words[] = {
-		[NODE_FROM_DEVICE] = "device",   [NODE_FROM_PARENT] = "parent", [NODE_FROM_CPULIST] = "local-cpus",
+		[NODE_FROM_DEVICE] = "device",     [NODE_FROM_PARENT] = "parent", [NODE_FROM_CPULIST] = "local-cpus",
 		[NODE_ONLY_ONE] = "only-one-node", [NODE_UNKNOWN] = "unknown",
 	};
 
@@ -87,7 +87,8 @@ enum pci_role pci_role_of(uint32_t class_code, uint16_t vendor, bool boot_vga)
 
 /* --- finish: nodes, sockets, numbering ------------------------------------------------------------ */
 
-/* Sockets of the nodes follow from their CPUs. A node without CPUs (HBM, CXL) belongs to the nearest one that has some. */
+/* Sockets of the nodes follow from their CPUs. A node without CPUs (HBM, CXL) belongs to the nearest one that has some.
+ */
 static void finish_node_sockets(struct topology *t)
 {
 	for (size_t i = 0; i < t->n_cpus; i++)

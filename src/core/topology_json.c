@@ -140,8 +140,8 @@ static struct json_object *bars_json(const struct pci_func *f)
 static const char *port_type_word(enum pcie_port_type p)
 {
 	static const char *const words[] = {
-		[PORT_UNKNOWN] = NULL,         [PORT_ENDPOINT] = "endpoint",     [PORT_ROOT] = "root",
-		[PORT_UPSTREAM] = "upstream",  [PORT_DOWNSTREAM] = "downstream", [PORT_PCI_BRIDGE] = "pci-bridge",
+		[PORT_UNKNOWN] = NULL,        [PORT_ENDPOINT] = "endpoint",     [PORT_ROOT] = "root",
+		[PORT_UPSTREAM] = "upstream", [PORT_DOWNSTREAM] = "downstream", [PORT_PCI_BRIDGE] = "pci-bridge",
 	};
 
 	return words[p];

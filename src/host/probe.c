@@ -48,7 +48,8 @@ static void read_iommu_bits(const struct probe *p)
 		uint64_t cap;
 		int bits;
 
-		if (d->d_name[0] == '.' || probe_readf(dirfd(dir), buf, sizeof(buf), "%s/intel-iommu/cap", d->d_name) < 0 ||
+		if (d->d_name[0] == '.' ||
+		    probe_readf(dirfd(dir), buf, sizeof(buf), "%s/intel-iommu/cap", d->d_name) < 0 ||
 		    parse_hex(buf, UINT64_MAX, &cap) < 0)
 			continue;
 		bits = (int)(cap >> 16 & 0x3f) + 1;

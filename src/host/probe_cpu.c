@@ -12,7 +12,7 @@
 
 #include "probe_priv.h"
 
-static const char *const hwloc_env[] = { "HWLOC_FSROOT",	"HWLOC_XMLFILE",   "HWLOC_SYNTHETIC",  "HWLOC_COMPONENTS",
+static const char *const hwloc_env[] = { "HWLOC_FSROOT",     "HWLOC_XMLFILE",    "HWLOC_SYNTHETIC",  "HWLOC_COMPONENTS",
 					 "HWLOC_THISSYSTEM", "HWLOC_CPUID_PATH", "HWLOC_HIDE_ERRORS" };
 
 struct saved_env {
@@ -118,7 +118,8 @@ static void add_cpus(struct topology *t, hwloc_topology_t h)
 		struct host_cpu *c = PUSH_ZEROED(t->cpus, t->n_cpus);
 
 		c->cpu = (int)pu->os_index;
-		/* hwloc lists memory without CPUs (HBM, CXL) beside the node that is near; the lowest one is the CPU's own. */
+		/* hwloc lists memory without CPUs (HBM, CXL) beside the node that is near; the lowest one is the CPU's
+		 * own. */
 		c->node = topology_find_node(t, hwloc_bitmap_first(pu->nodeset));
 		c->socket = package_number(h, pu);
 		c->core = ancestor_index(h, pu, HWLOC_OBJ_CORE, (int)pu->logical_index);
@@ -214,7 +215,8 @@ static void mark_isolated(const struct probe *p)
 	struct cpuset isolated;
 	char buf[4096];
 
-	if (probe_read(p->sys_fd, "devices/system/cpu/isolated", buf, sizeof(buf)) <= 0 || cpuset_parse(buf, &isolated) < 0)
+	if (probe_read(p->sys_fd, "devices/system/cpu/isolated", buf, sizeof(buf)) <= 0 ||
+	    cpuset_parse(buf, &isolated) < 0)
 		return;
 	for (size_t i = 0; i < p->t->n_cpus; i++)
 		p->t->cpus[i].isolated = cpuset_has(&isolated, p->t->cpus[i].cpu);

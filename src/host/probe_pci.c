@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* probe_pci.c - PCI functions. libpci lists them, names them and walks the capabilities of bridges; the rest is sysfs.
  *
- * Care is taken with what is read of each function, because there may be thousands (virtual functions), and because some
- * attributes wait for the device's lock, which a blocked unbind holds: uevent and sriov_numvfs are not read for functions
- * where something else answers the question. */
+ * Care is taken with what is read of each function, because there may be thousands (virtual functions), and because
+ * some attributes wait for the device's lock, which a blocked unbind holds: uevent and sriov_numvfs are not read for
+ * functions where something else answers the question. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -113,7 +113,8 @@ static bool ids_from_modalias(int dir, struct pci_func *f)
 	char buf[96];
 
 	if (probe_read(dir, "modalias", buf, sizeof(buf)) < 0 ||
-	    sscanf(buf, "pci:v%8Xd%8Xsv%8Xsd%8Xbc%2Xsc%2Xi%2X", &vendor, &device, &subvendor, &subdevice, &base, &sub, &iface) != 7)
+	    sscanf(buf, "pci:v%8Xd%8Xsv%8Xsd%8Xbc%2Xsc%2Xi%2X", &vendor, &device, &subvendor, &subdevice, &base, &sub,
+		   &iface) != 7)
 		return false;
 	f->vendor = (uint16_t)vendor;
 	f->device = (uint16_t)device;
@@ -164,7 +165,8 @@ static void read_bars(int dir, struct pci_func *f)
 		struct pci_bar *b = &f->bars[i];
 		uint64_t start, end, flags;
 
-		if (sscanf(line, "%" SCNx64 " %" SCNx64 " %" SCNx64, &start, &end, &flags) == 3 && flags && end >= start) {
+		if (sscanf(line, "%" SCNx64 " %" SCNx64 " %" SCNx64, &start, &end, &flags) == 3 && flags &&
+		    end >= start) {
 			b->start = start;
 			b->bytes = end - start + 1;
 			b->flags = flags;
@@ -211,8 +213,8 @@ static int local_node(const struct topology *t, int dir)
 	struct cpuset local;
 	char buf[4096];
 
-	if (t->n_nodes < 2 || probe_read(dir, "local_cpulist", buf, sizeof(buf)) <= 0 || cpuset_parse(buf, &local) < 0 ||
-	    cpuset_empty(&local))
+	if (t->n_nodes < 2 || probe_read(dir, "local_cpulist", buf, sizeof(buf)) <= 0 ||
+	    cpuset_parse(buf, &local) < 0 || cpuset_empty(&local))
 		return -1;
 	for (size_t i = 0; i < t->n_nodes; i++)
 		if (cpuset_subset(&local, &t->nodes[i].cpus))
@@ -264,16 +266,24 @@ static int read_func(const struct topology *t, int devices, struct pci_func *f)
 	return 0;
 }
 
-static void name_func(struct pci_access *a, struct pci_func *f)
+/* @before: the function by address before it, or NULL. */
+static void name_func(struct pci_access *a, const struct pci_func *before, struct pci_func *f)
 {
 	const int flags = PCI_LOOKUP_VENDOR | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB;
 	char buf[sizeof(f->name)];
 
+	/* Of virtual functions there are thousands in a row; and libpci reads its file anew for each unless it has
+	 * names. */
+	if (before && before->vendor == f->vendor && before->device == f->device) {
+		memcpy(f->name, before->name, sizeof(f->name));
+		return;
+	}
 	/* The buffer is what libpci fills; a name that does not fit comes back as an apology. */
 	if (pci_lookup_name(a, buf, sizeof(buf), flags | PCI_LOOKUP_DEVICE, f->vendor, f->device))
 		snprintf(f->name, sizeof(f->name), "%s", buf);
 	else if (pci_lookup_name(a, buf, sizeof(buf) - 12, flags, f->vendor))
-		snprintf(f->name, sizeof(f->name), "%.*s [%04x:%04x]", (int)sizeof(buf) - 13, buf, f->vendor, f->device);
+		snprintf(f->name, sizeof(f->name), "%.*s [%04x:%04x]", (int)sizeof(buf) - 13, buf, f->vendor,
+			 f->device);
 	else
 		snprintf(f->name, sizeof(f->name), "%04x:%04x", f->vendor, f->device);
 }
@@ -283,7 +293,8 @@ static void name_func(struct pci_access *a, struct pci_func *f)
 static int dev_cmp(const void *pa, const void *pb)
 {
 	const struct pci_dev *a = *(struct pci_dev *const *)pa, *b = *(struct pci_dev *const *)pb;
-	struct pci_addr x = { (uint32_t)a->domain, a->bus, a->dev, a->func }, y = { (uint32_t)b->domain, b->bus, b->dev, b->func };
+	struct pci_addr x = { (uint32_t)a->domain, a->bus, a->dev, a->func },
+			y = { (uint32_t)b->domain, b->bus, b->dev, b->func };
 
 	return pci_addr_cmp(&x, &y);
 }
@@ -308,12 +319,13 @@ static void read_all(const struct probe *p, struct pci_access *a, int devices)
 	AUTO_FREE struct pci_dev **devs = sorted_devices(a, &n);
 
 	for (size_t i = 0; i < n; i++) {
-		struct pci_func f = { .addr = { (uint32_t)devs[i]->domain, devs[i]->bus, devs[i]->dev, devs[i]->func } };
+		struct pci_func f = { .addr = { (uint32_t)devs[i]->domain, devs[i]->bus, devs[i]->dev,
+						devs[i]->func } };
 
 		if (read_func(t, devices, &f) < 0)
 			continue;
 		f.port = f.class_code >> 8 == 0x0604 ? port_type(devs[i]) : PORT_ENDPOINT;
-		name_func(a, &f);
+		name_func(a, t->n_funcs ? &t->funcs[t->n_funcs - 1] : NULL, &f);
 		*PUSH_ZEROED(t->funcs, t->n_funcs) = f;
 	}
 }

@@ -35,7 +35,8 @@ bool probe_exists(int dir_fd, const char *path);
 ssize_t probe_link(int dir_fd, const char *path, char *buf, size_t size);
 ssize_t probe_link_name(int dir_fd, const char *path, char *buf, size_t size);
 
-/* Of a link below sys that leads into sys/devices: the way from there, "devices/pci0000:00/...". -Exxx if it does not. */
+/* Of a link below sys that leads into sys/devices: the way from there, "devices/pci0000:00/...". -Exxx if it does not.
+ */
 ssize_t probe_device_path(const struct probe *p, const char *path, char *buf, size_t size);
 
 /* The parts; each fills its fields of p->t. */

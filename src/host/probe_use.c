@@ -45,8 +45,8 @@ static void mark_path(struct topology *t, const char *path, const char *reason)
 }
 
 /* Call @fn for each entry of a folder below sys; false if there is no such folder. */
-static bool each_entry(const struct probe *p, const char *path, void (*fn)(const struct probe *, const char *name, void *),
-		       void *ctx)
+static bool each_entry(const struct probe *p, const char *path,
+		       void (*fn)(const struct probe *, const char *name, void *), void *ctx)
 {
 	AUTO_CLOSE int fd = openat(p->sys_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	AUTO_CLOSEDIR DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -180,7 +180,8 @@ static void unescape(char *s)
 	char *out = s;
 
 	while (*s) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' &&
+		    s[3] <= '7') {
 			*out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
 			s += 4;
 		} else {
@@ -305,7 +306,8 @@ static void mark_interface(const struct probe *p, const char *name, const struct
 
 	if (w->depth > MAX_DEPTH || strchr(name, '/'))
 		return;
-	reason = w->depth ? xasprintf("%s is below %s, which %s", name, w->top, w->what) : xasprintf("%s %s", name, w->what);
+	reason = w->depth ? xasprintf("%s is below %s, which %s", name, w->top, w->what)
+			  : xasprintf("%s %s", name, w->what);
 	snprintf(link, sizeof(link), "class/net/%s", name);
 	if (probe_device_path(p, link, path, sizeof(path)) < 0)
 		return;
@@ -348,12 +350,13 @@ static void mark_ipv6_default(const struct probe *p)
 	if (!text)
 		return;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-		if (sscanf(line, "%*32s %x %*32s %*x %*32s %*x %*x %*x %x %63s", &length, &flags, name) == 3 && !length &&
-		    (flags & 0x3) == 0x3) /* RTF_UP | RTF_GATEWAY */
+		if (sscanf(line, "%*32s %x %*32s %*x %*32s %*x %*x %*x %x %63s", &length, &flags, name) == 3 &&
+		    !length && (flags & 0x3) == 0x3) /* RTF_UP | RTF_GATEWAY */
 			mark_net(p, name, "has the default route");
 }
 
-/* /proc/net/if_inet6: address, index, prefix length, scope, flags, name. Link-local ones are on every interface that is up. */
+/* /proc/net/if_inet6: address, index, prefix length, scope, flags, name. Link-local ones are on every interface that is
+ * up. */
 static void mark_ipv6(const struct probe *p)
 {
 	AUTO_FREE char *text = probe_read_all(p->proc_fd, "net/if_inet6");

@@ -48,8 +48,25 @@ check() { # WHAT COMMAND...: its output is shown if it fails
 	if out=$("$@" 2>&1); then ok "$what"; else bad "$what" "$*" "$out"; fi
 }
 
+# Like check, for a command whose output is to be seen: it goes to the log as it comes, and into the results.
+check_show() { # WHAT COMMAND...
+	local what=$1
+	shift
+	if show "$@"; then ok "$what"; else bad "$what"; fi
+}
+
 expect_eq() { # WHAT EXPECTED ACTUAL
-	if [[ $2 == "$3" ]]; then ok "$1: $3"; else bad "$1" "expected: $2" "actual:   $3"; fi
+	local shown=${3:-none}
+	if [[ $2 != "$3" ]]; then
+		if [[ $2$3 == *$'\n'* ]]; then
+			bad "$1" "expected - and actual + :" "$(diff -U1 <(echo "$2") <(echo "$3") | sed 1,2d)"
+		else
+			bad "$1" "expected: $2" "actual:   $3"
+		fi
+		return 0
+	fi
+	if [[ $shown == *$'\n'* ]]; then shown="$(wc -l <<<"$3") lines are equal"; fi
+	ok "$1: $shown"
 }
 
 expect_match() { # WHAT REGEX TEXT: extended regular expression, any case

@@ -6,6 +6,7 @@
 #   switch NAME PARENT              a PCIe switch. PARENT: node0, node1, "nonuma", or the name of a switch (a stacked one)
 #   plug NAME gpu|nic|nvme...       an endpoint each, below a downstream port of switch NAME
 #   slot_pair NODE                  a slot with two functions (nvme, NIC) that share an IOMMU group
+#   conventional_bus NODE           two NICs on a conventional PCI bus behind a bridge: one IOMMU group
 #   boot_disk NODE, management_nic NODE   what the host itself uses, on root ports of their own
 #
 # Where a function of the lab comes from: ids are SWITCH.gpu0, SWITCH.nic0, SWITCH.nvme0. NVMe number N of the machine
@@ -107,6 +108,13 @@ slot_pair() { # NODE
 	root_port pair.port "$1"
 	endpoint nvme pair.nvme pair.port ",multifunction=on,addr=0.0"
 	endpoint nic pair.nic pair.port ",addr=0.1"
+}
+
+conventional_bus() { # NODE
+	root_port old.port "$1"
+	machine_args+=(-device "pcie-pci-bridge,id=old,bus=old.port")
+	endpoint nic old.nic0 old ",addr=1"
+	endpoint nic old.nic1 old ",addr=2"
 }
 
 boot_disk() { # NODE

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "gpuvm/bind.h"
@@ -582,5 +583,8 @@ Test(workers, each_reports_for_itself, .timeout = 30)
 	cr_assert(zero(int, jobs[4].err.code));
 	close(fd);
 	cr_assert(ge(u64, now_ms() - start, 200));
+	/* The one that hung can write nothing any more: it is dead, and reaped like the others. */
+	cr_assert(eq(int, waitpid(-1, NULL, WNOHANG), -1));
+	cr_assert(eq(int, errno, ECHILD));
 	workers_run(NULL, 0, 1000);
 }

@@ -27,7 +27,7 @@ evidence "what changed on the host:"
 show host_compare "$SCENARIO_TMP/before" "$SCENARIO_TMP/running" || true
 
 say "verify: planned, and read back from the kernel and QEMU"
-check "gpuvm verify half0" show gpuvm verify half0
+check_show "gpuvm verify half0" gpuvm verify half0
 vm_check half0 "$plan"
 expect_eq "plan.json of the running VM has the same placement" \
 	"$(jq -S '[.devices, .nodes, .vcpus]' "$plan")" "$(jq -S '[.devices, .nodes, .vcpus]' /run/gpuvm/half0/plan.json)"

@@ -19,7 +19,7 @@ check "half1 starts" wait "$second"
 
 for vm in half0 half1; do
 	say "$vm"
-	check "gpuvm verify $vm" show gpuvm verify "$vm"
+	check_show "gpuvm verify $vm" gpuvm verify "$vm"
 	vm_check "$vm" "$SCENARIO_TMP/$vm.json"
 done
 

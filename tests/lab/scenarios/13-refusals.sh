@@ -17,7 +17,7 @@ refused() {
 	host_snapshot "$before"
 	expect_exit "$code" "$what" timeout 60 "$@"
 	expect_match "$what: the message" "$regex" "$output"
-	evidence "$what: exit $code: $(grep -iE -- "$regex" <<<"$output" | head -n1)"
+	evidence "$what: exit $code: $(grep -m1 -iE -- "$regex" <<<"$output" || true)"
 	host_as_before "$what: host as before" "$before"
 }
 
@@ -47,18 +47,24 @@ refused 4 "a GPU that is not there" 'gpu' gpuvm-launch "$half0" --set vm.name=fa
 refused 4 "too few hugepages on the node" 'hugepage|2M|2 MiB' \
 	gpuvm-launch "$half0" --set vm.name=big --set memory.size=2G --set memory.hugepages=2M
 
-pair=$(for d in /sys/kernel/iommu_groups/*/devices; do
-	if [[ -e $(echo "$d"/*.1) ]]; then basename "$(echo "$d"/*.0)"; fi
-done)
+# Two NICs on a conventional bus: one without the other one cannot be isolated.
+foreign=()
+for group in /sys/kernel/iommu_groups/*; do
+	members=()
+	for file in "$group"/devices/*; do
+		if [[ $(class_of "${file##*/}") == 0200* ]]; then members+=("${file##*/}"); fi
+	done
+	if ((${#members[@]} == 2)); then foreign=("${members[@]}"); fi
+done
 define foreign <<INI
 [vm]
 name = foreign
-[device disk]
-pci = $pair
+[device nic]
+pci = ${foreign[0]}
 [memory]
 size = 256M
 INI
-refused 4 "an IOMMU group with a foreign member" "${pair%.0}\.1" gpuvm-launch "$SCENARIO_TMP/foreign.ini"
+refused 4 "an IOMMU group with a foreign member" "${foreign[1]}" gpuvm-launch "$SCENARIO_TMP/foreign.ini"
 
 mgmt=$(basename "$(readlink -f "/sys/class/net/$(ip route show default | awk '{ print $5 }')/device/..")")
 boot=$(basename "$(findmnt -no SOURCE /boot)")

@@ -14,5 +14,6 @@ for node in 0 1; do
 		if ((k % 2)); then plug "sw$node$k" nvme; fi
 	done
 done
-# Two functions of one slot without ACS share an IOMMU group: taking one of them alone must be refused.
+# IOMMU groups with several members: two functions of one slot, and two devices on a conventional bus.
 slot_pair node1
+conventional_bus node1

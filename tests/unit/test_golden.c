@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Golden plans: tests/golden/NAME.ini planned for a machine of tests/fixtures, compared with NAME.expect: the command, the plan
+ * with its reasons, and warnings; or, for a refusal, the problems.
+ *
+ * Comments in the .ini say how:  "# host: FIXTURE", "# qemu: 9.0.0" (default 7.2.22), "# after: NAME" (that VM runs already; may be repeated).
+ * GPUVM_UPDATE_GOLDEN=1 rewrites the .expect files: read the difference before it is committed. */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <dirent.h>
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gpuvm/plan.h"
+#include "gpuvm/probe.h"
+#include "tests/fake/mkhost.h"
+
+struct golden {
+	char name[64];
+};
+
+static const char *golden_dir(void)
+{
+	const char *dir = getenv("GPUVM_GOLDEN");
+
+	return dir ? dir : "tests/golden";
+}
+
+/* The rest of the line "# KEY: value" number @nth in @text; owned, NULL if there is none. */
+static char *directive(const char *text, const char *key, int nth)
+{
+	AUTO_FREE char *head = xasprintf("# %s: ", key);
+
+	for (const char *p = text; (p = strstr(p, head)); p += strlen(head))
+		if ((p == text || p[-1] == '\n') && nth-- == 0)
+			return xstrndup(p + strlen(head), strcspn(p + strlen(head), "\n"));
+	return NULL;
+}
+
+static void use_plan(struct host_use *u, const struct plan *p)
+{
+	struct used_cpus *cpus;
+
+	for (size_t i = 0; i < p->n_devices; i++) {
+		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
+
+		d->addr = p->devices[i].addr;
+		d->pid = 4711;
+		snprintf(d->vm, sizeof(d->vm), "%s", p->vm);
+	}
+	cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
+	cpus->pid = 4711;
+	snprintf(cpus->vm, sizeof(cpus->vm), "%s", p->vm);
+	for (size_t i = 0; i < p->n_vcpus; i++)
+		cpuset_add(&cpus->cpus, p->vcpus[i].host_cpu);
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
+
+		m->host_node = p->nodes[i].host_node;
+		m->bytes = p->nodes[i].memory_bytes;
+		m->page_bytes = p->nodes[i].page_bytes;
+		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
+	}
+}
+
+static char *read_case(const char *name, const char *suffix)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s.%s", golden_dir(), name, suffix);
+	char *text = NULL;
+	int r = read_text_file(path, 1 << 20, &text);
+
+	cr_assert(r == 0 || (r == -ENOENT && strcmp(suffix, "expect") == 0), "%s: %s", path, strerror(-r));
+	return text;
+}
+
+static int make(const char *name, const struct topology *host, const struct host_use *use, struct vm_config *vm, struct plan *ret, struct problems *ps)
+{
+	AUTO_FREE char *text = read_case(name, "ini"), *version = directive(text, "qemu", 0), *file = xasprintf("%s.ini", name);
+	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64",
+			       .major = 7,
+			       .minor = 2,
+			       .micro = 22,
+			       .ovmf_code = (char *)"/usr/share/OVMF/OVMF_CODE_4M.fd",
+			       .ovmf_vars = (char *)"/usr/share/OVMF/OVMF_VARS_4M.fd" };
+	AUTO_FREE char *rundir = NULL;
+	struct plan_request req = { .vm = vm, .host = host, .use = use, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
+	int r;
+
+	if (version)
+		cr_assert(sscanf(version, "%d.%d.%d", &q.major, &q.minor, &q.micro) == 3);
+	r = config_parse(file, text, strlen(text), NULL, vm, ps);
+	if (r < 0)
+		return r;
+	rundir = xasprintf("/run/gpuvm/%s", vm->name);
+	req.rundir = rundir;
+	return plan_make(&req, ret, ps);
+}
+
+static void add_earlier(const char *text, const struct topology *host, struct host_use *use)
+{
+	for (int i = 0;; i++) {
+		AUTO_FREE char *other = directive(text, "after", i);
+		struct problems ps = { 0 };
+		struct vm_config vm = { 0 };
+		struct plan p = { 0 };
+
+		if (!other)
+			return;
+		if (make(other, host, use, &vm, &p, &ps) < 0) {
+			problems_print(&ps, stderr);
+			cr_assert_fail("'%s' cannot be planned", other);
+		}
+		use_plan(use, &p);
+		plan_clear(&p);
+		config_clear(&vm);
+	}
+}
+
+/* Whatever can be read back must be what was written. */
+static void check_round_trip(const struct plan *p)
+{
+	struct json_object *o = plan_to_json(p), *again;
+	struct plan back = { 0 };
+	struct err e = { 0 };
+
+	cr_assert(plan_from_json(o, &back, &e) == 0, "%s", e.msg);
+	again = plan_to_json(&back);
+	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes" };
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		cr_expect(json_object_equal(json_object_object_get(o, keys[i]), json_object_object_get(again, keys[i])), "%s differs", keys[i]);
+	json_object_put(o);
+	json_object_put(again);
+	plan_clear(&back);
+}
+
+static char *render(const char *name)
+{
+	AUTO_FREE char *text = read_case(name, "ini"), *fixture = directive(text, "host", 0), *root = NULL;
+	struct host_use use = { 0 };
+	struct problems ps = { 0 };
+	struct vm_config vm = { 0 };
+	struct topology host = { 0 };
+	struct plan p = { 0 };
+	struct err e = { 0 };
+	char *out = NULL;
+	size_t len;
+	FILE *f = open_memstream(&out, &len);
+
+	cr_assert(fixture, "%s.ini has no '# host:' line", name);
+	root = mkhost_fixture(fixture);
+	cr_assert(root);
+	cr_assert(probe_host(root, &host, &e) == 0, "%s", e.msg);
+	add_earlier(text, &host, &use);
+	if (make(name, &host, &use, &vm, &p, &ps) < 0) {
+		fprintf(f, "exit %d\n", problems_exit_code(&ps));
+		for (size_t i = 0; i < ps.n; i++)
+			fprintf(f, "%s\n", ps.v[i].code);
+		problems_print(&ps, f);
+	} else {
+		check_round_trip(&p);
+		for (size_t i = 0; i < p.n_args; i++)
+			fprintf(f, "%s%s%s\n", p.args[i].flag, p.args[i].value ? " " : "", p.args[i].value ? p.args[i].value : "");
+		fputs("---\n", f);
+		plan_print(&p, true, f);
+	}
+	fclose(f);
+	plan_clear(&p);
+	config_clear(&vm);
+	problems_clear(&ps);
+	host_use_clear(&use);
+	topology_clear(&host);
+	mkhost_remove(STEAL_PTR(root));
+	return out;
+}
+
+/* The first line in which two texts differ, for a message that can be read. */
+static void explain_difference(const char *name, const char *want, const char *got)
+{
+	int line = 1;
+
+	while (*want && *want == *got) {
+		line += *want == '\n';
+		want++;
+		got++;
+	}
+	while (line > 1 && want[-1] != '\n') {
+		want--;
+		got--;
+	}
+	cr_assert_fail("%s.expect:%d: expected\n  %.*s\nbut got\n  %.*s", name, line, (int)strcspn(want, "\n"), want, (int)strcspn(got, "\n"), got);
+}
+
+static void add_golden(struct golden **v, size_t *n, const char *name)
+{
+	struct golden *bigger = cr_malloc((*n + 1) * sizeof(*bigger));
+
+	if (*n)
+		memcpy(bigger, *v, *n * sizeof(*bigger));
+	cr_free(*v);
+	*v = bigger;
+	snprintf((*v)[*n].name, sizeof((*v)[*n].name), "%s", name);
+	(*n)++;
+}
+
+static int golden_cmp(const void *a, const void *b)
+{
+	return strcmp(((const struct golden *)a)->name, ((const struct golden *)b)->name);
+}
+
+ParameterizedTestParameters(golden, plans)
+{
+	struct golden *v = NULL;
+	size_t n = 0;
+	AUTO_CLOSEDIR DIR *d = opendir(golden_dir());
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		size_t len = strlen(de->d_name);
+
+		if (len > 4 && strcmp(de->d_name + len - 4, ".ini") == 0) {
+			de->d_name[len - 4] = '\0';
+			add_golden(&v, &n, de->d_name);
+		}
+	}
+	if (n)
+		qsort(v, n, sizeof(*v), golden_cmp);
+	return cr_make_param_array(struct golden, v, n, NULL);
+}
+
+ParameterizedTest(struct golden *g, golden, plans, .timeout = 60)
+{
+	AUTO_FREE char *got = render(g->name), *again = render(g->name), *want = read_case(g->name, "expect");
+	AUTO_FREE char *path = xasprintf("%s/%s.expect", golden_dir(), g->name);
+
+	cr_assert_str_eq(got, again, "planning twice gives two plans");
+	if (getenv("GPUVM_UPDATE_GOLDEN")) {
+		cr_assert(write_file_atomic(path, got, strlen(got), 0644) == 0);
+		return;
+	}
+	cr_assert(want, "there is no %s", path);
+	got[strlen(got) - 1] = '\0'; /* read_text_file() takes the last newline off */
+	if (strcmp(got, want) != 0)
+		explain_difference(g->name, want, got);
+}
+
+Test(golden, there_are_cases)
+{
+	AUTO_FREE char *text = read_case("xe9680-half0", "ini");
+
+	cr_assert(text);
+}
