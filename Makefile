@@ -42,7 +42,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIB := $(B)/libgpuvm.a
 PROGRAMS := $(B)/gpuvm-launch $(B)/gpuvm
 
-.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz example
+.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz example mans
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS)
@@ -120,6 +120,29 @@ lab: all
 
 demo:
 	tools/demo
+
+# --- installation ----------------------------------------------------------------------------------
+
+MAN_SRC := $(wildcard docs/man/*.scd)
+MANS    := $(patsubst docs/man/%.scd,build/man/%,$(MAN_SRC))
+build/man/%: docs/man/%.scd
+	@mkdir -p $(@D)
+	$(Q)scdoc <$< >$@
+
+mans: $(MANS)
+man_section = $(subst .,,$(suffix $(1)))
+
+install: all mans
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
+	install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/gpuvm
+	install -m 644 conf/* $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
+	$(foreach m,$(MANS),install -D -m 644 $(m) $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/gpuvm
+	$(foreach m,$(MANS),rm -f $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 
 clean:
 	rm -rf build

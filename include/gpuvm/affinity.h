@@ -29,7 +29,7 @@ struct numa_mapping {
 };
 int affinity_numa_maps(pid_t pid, struct numa_mapping **ret, size_t *ret_n, struct err *e);
 
-/* Start time of a process in clock ticks since boot (/proc/PID/stat field 22): with the pid, its identity. 0 if it is gone. */
+/* Start time of a process in clock ticks since boot (/proc/PID/stat field 22): with the pid, its identity. 0 if it is gone or a zombie. */
 uint64_t process_start_time(pid_t pid);
 
 #endif

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* config.c - reading a definition.
  *
- * How it works: inih reads the text; ours is what it lacks.  ini_parse_stream() asks feed_inih() for one line after the
- * other and calls take_key() for each key it finds.  Between the two calls r->line is the line that inih is at, which it
- * does not tell.
+ * How it works: inih reads the text; ours is what it lacks.  ini_parse_stream() asks feed_inih() for one line after
+ * the other and calls take_key() for each key it finds.  In both, r->line is the line that inih is at, which inih does
+ * not tell its handler.
  *
- *   inih         skips comments and blank lines, splits a key from its value, trims both, knows the section of a key
+ *   inih         skips comments and blank lines, splits a key from its value, trims both, knows the key's section
  *   feed_inih()  counts lines and refuses what inih would forgive: bytes that do not belong in a text, lines that are
- *                too long, indentation, lines that are neither header nor key, ':' for '='.  It enters sections, because
- *                inih is silent about one without keys.  Of a refused line inih sees an empty one: both count alike
+ *                too long, indentation, lines that are neither header nor key, ':' for '='.  It enters sections, as
+ *                inih is silent about one without keys.  For a refused line inih gets an empty one: both count alike
  *   take_key()   the key table: unknown keys, duplicates, values
  *
- * Inline comments are turned off in inih: it would cut values of `append`, `args` and `env` at " ;", and take a comment
+ * Inline comments are turned off in inih: it would cut values of `append`, `args` and `env` at " ;", and drop a comment
  * behind any other value, which is an error here (config_value_hint() says so).
  *
  * --set enters the same two functions, enter_section() and set_key(), with line 0. Every section and key seen leaves an

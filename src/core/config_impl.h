@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* config_impl.h - what the files of the config module share: config.c reads lines, config_values.c turns a
+/* config_impl.h - what the files of the config module share: config.c reads a text through inih, config_values.c turns a
  * value into a field, config_check.c judges combinations, config_keys.c is the table. */
 #ifndef GPUVM_CORE_CONFIG_IMPL_H
 #define GPUVM_CORE_CONFIG_IMPL_H

@@ -147,7 +147,8 @@ static bool is_quoted(const char *value)
 	return len >= 2 && (*value == '"' || *value == '\'') && value[len - 1] == *value;
 }
 
-/* inih and others take " ;" for the begin of a comment. Here it is part of the value, which is rarely meant. */
+/* Many INI readers, inih unless told otherwise, take " ;" for the begin of a comment. Here it is part of the value,
+ * which is rarely meant. */
 static bool has_inline_comment(const char *value)
 {
 	return strstr(value, " ;") || strstr(value, " #") || strstr(value, "\t;") || strstr(value, "\t#");

@@ -6,6 +6,8 @@
 #include "plan_priv.h"
 
 static void note_add(struct plan_note **v, size_t *n, const char *code, const char *what, const char *fmt, va_list ap)
+	__attribute__((format(printf, 5, 0)));
+static void note_add(struct plan_note **v, size_t *n, const char *code, const char *what, const char *fmt, va_list ap)
 {
 	struct plan_note *note = PUSH_ZEROED(*v, *n);
 

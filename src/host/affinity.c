@@ -212,6 +212,9 @@ uint64_t process_start_time(pid_t pid)
 	if (!word)
 		return 0;
 	word = strtok_r(word + 1, " ", &save);
+	/* A zombie runs no code and holds nothing; who has to reap it may be slow. */
+	if (word && (*word == 'Z' || *word == 'X'))
+		return 0;
 	for (int field = 3; word && field < 22; field++)
 		word = strtok_r(NULL, " ", &save);
 	return word && parse_u64(word, 0, UINT64_MAX, &ticks) == 0 ? ticks : 0;

@@ -21,7 +21,7 @@ static void read_cpuinfo(const struct probe *p)
 {
 	struct topology *t = p->t;
 	const char *v;
-	char buf[4096];
+	char buf[16384]; /* the flags alone are more than two thousand characters by now */
 
 	if (probe_read(p->proc_fd, "cpuinfo", buf, sizeof(buf)) < 0)
 		return;

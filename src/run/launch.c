@@ -184,7 +184,7 @@ static int write_plan_files(struct launch *l, struct err *e)
 	FILE *f = open_memstream(&command, &len);
 	int r;
 
-	fputs("#!/bin/sh\n", f);
+	fputs("#!/bin/sh\nexec ", f);
 	plan_print_command(&l->plan, PLAN_SHELL, false, f);
 	fclose(f);
 	r = write_text(l->plan.rundir, "plan.json", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),

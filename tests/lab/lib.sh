@@ -16,7 +16,7 @@
 scenario() { # begin one
 	set -Eeuo pipefail
 	checks_ok=0 checks_bad=0
-	trap 'echo "FAIL line $LINENO: $BASH_COMMAND"; checks_bad=$((checks_bad + 1))' ERR
+	trap 'echo "FAIL line $LINENO: $BASH_COMMAND" >&2; checks_bad=$((checks_bad + 1))' ERR
 	trap 'scenario_end $?' EXIT
 	mkdir -p "$SCENARIO_TMP"
 }
@@ -112,7 +112,7 @@ wait_for() {
 
 read_line() { # FILE: its first line in $line, "" if there is none; without a process
 	line=
-	IFS= read -r line <"$1" 2>/dev/null || :
+	IFS= read -r line 2>/dev/null <"$1" || :
 }
 
 # Everything that gpuvm may change and must put back, as text. Only shell built-ins: a process costs 30 ms here.
@@ -287,7 +287,7 @@ launch() {
 vm_qemu_pid() { # NAME: the QEMU whose -name is NAME
 	local f args i
 	for f in /proc/[0-9]*/cmdline; do
-		mapfile -d '' -t args <"$f" 2>/dev/null || continue
+		mapfile -d '' -t args 2>/dev/null <"$f" || continue
 		if [[ ${args[0]:-} != *qemu* ]]; then continue; fi
 		for ((i = 1; i < ${#args[@]}; i++)); do
 			if [[ ${args[i - 1]} == -name && ",${args[i]}," =~ ,(guest=)?"$1", ]]; then
@@ -320,7 +320,7 @@ vm_stop() { # NAME SECONDS
 # Threads of QEMU: "TID NAME CPULIST" each.
 vm_threads() { # NAME
 	local pid dir line key value
-	pid=$(vm_qemu_pid "$1")
+	pid=$(vm_qemu_pid "$1") || return 1
 	for dir in /proc/"$pid"/task/*; do
 		read_line "$dir/comm"
 		while read -r key value; do
@@ -332,13 +332,17 @@ vm_threads() { # NAME
 
 # Hugepages of QEMU per node: "NODE PAGES" each, added up over its mappings.
 vm_hugepages() { # NAME
-	grep -E 'huge|kernelpagesize_kB=2048' "/proc/$(vm_qemu_pid "$1")/numa_maps" |
+	local pid
+	pid=$(vm_qemu_pid "$1") || return 1
+	grep -E 'huge|kernelpagesize_kB=2048' "/proc/$pid/numa_maps" |
 		grep -oE '\bN[0-9]+=[0-9]+' | awk -F'[N=]' '{ n[$2] += $3 } END { for (i in n) print i, n[i] }' | sort -n
 }
 
 # BDFs that QEMU was given on its command line.
 vm_devices() { # NAME
-	tr '\0' '\n' <"/proc/$(vm_qemu_pid "$1")/cmdline" | grep -oE '0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]' | sort -u
+	local pid
+	pid=$(vm_qemu_pid "$1") || return 1
+	tr '\0' '\n' <"/proc/$pid/cmdline" | grep -oE '0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]' | sort -u
 }
 
 # The plan of a running VM against the kernel's own words: affinity of every thread, node of every page, driver of every

@@ -67,6 +67,7 @@ static void expect(const char *text, size_t len, const struct strv *sets, const 
 
 #define NAMED "[vm]\nname = a\n"
 #define NAME_FORM "letters, digits, '-', '_' and '.', not beginning with '-' or '.', at most "
+#define A50 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" /* inih cuts a section name at 49 bytes */
 #define SECTION_FORM "expected a letter, then letters, digits, '-', '_' and '.', at most 32 characters"
 
 /* clang-format off */
@@ -80,6 +81,17 @@ static const struct {
 	{ NAMED "= x\n", "t.ini:3 syntax: cannot read '= x' [expected '[section]', 'key = value' or a comment]\n" },
 	{ NAMED "machine: q35\n",
 	  "t.ini:3 syntax: cannot read 'machine: q35' [expected '[section]', 'key = value' or a comment]\n" },
+	{ NAMED "machine: q35 = x\n",
+	  "t.ini:3 syntax: cannot read 'machine: q35 = x' [expected '[section]', 'key = value' or a comment]\n" },
+	{ NAMED ":= x\n", "t.ini:3 syntax: cannot read ':= x' [expected '[section]', 'key = value' or a comment]\n" },
+	{ NAMED "junk ; machine = q35\n", "t.ini:3 unknown-key: [vm] unknown key 'junk ; machine' []\n" },
+	{ NAMED "\xef\xbb\xbf" "accel = kvm\n",
+	  "t.ini:3 unknown-key: [vm] unknown key '\xef\xbb\xbf" "accel' []\n" },
+	{ NAMED "junk\n\n  more\n\x01\n; comment\nname = b\n",
+	  "t.ini:3 syntax: cannot read 'junk' [expected '[section]', 'key = value' or a comment]\n"
+	  "t.ini:5 indented-line: a line begins with a blank [begin it in the first column; a value is one line]\n"
+	  "t.ini:6 bad-byte: byte 0x01 in column 1 [a definition is plain text in UTF-8]\n"
+	  "t.ini:8 duplicate-key: [vm] name: is set in line 2 already [remove one of the two]\n" },
 	{ "name = a\n" NAMED,
 	  "t.ini:1 key-outside-section: key 'name = a' comes before the first [section] [begin with [vm]]\n" },
 	{ NAMED "append = a\n  b = c\n",
@@ -106,6 +118,14 @@ static const struct {
 	  "t.ini:3 unknown-section: unknown section 'disks' [did you mean [disk NAME]?]\n" },
 	{ NAMED "[hooks]\npre-bind = /x\n", "t.ini:3 unknown-section: unknown section 'hooks' []\n" },
 	{ NAMED "[fabric]\nmode = auto\n", "t.ini:3 unknown-section: unknown section 'fabric' []\n" },
+	{ NAMED "[hooks]\nname = b\njunk\n",
+	  "t.ini:3 unknown-section: unknown section 'hooks' []\n"
+	  "t.ini:5 syntax: cannot read 'junk' [expected '[section]', 'key = value' or a comment]\n" },
+	{ NAMED "[cpu\nname = b\n", "t.ini:3 bad-section: '[cpu': the ']' is missing []\n" },
+	{ NAMED "[cpu ; x]\nvcpus = 4\n", "t.ini:3 bad-section: [cpu] takes no name [write [cpu]]\n" },
+	{ NAMED "[disk " A50 "]\nfile = /x\n[disk b]\nfile = /y\n",
+	  "t.ini:3 bad-section: [disk] name '" A50 "' is not a name [" SECTION_FORM "]\n" },
+	{ NAMED "[" A50 " x]\nname = b\n", "t.ini:3 unknown-section: unknown section '" A50 "' []\n" },
 	{ NAMED "[]\n", "t.ini:3 unknown-section: unknown section '' []\n" },
 	{ NAMED "[cpu\nvcpus = 4\n", "t.ini:3 bad-section: '[cpu': the ']' is missing []\n" },
 	{ NAMED "[cpu] x\nvcpus = 4\n", "t.ini:3 bad-section: '[cpu] x': text after the ']' []\n" },
@@ -131,6 +151,7 @@ static const struct {
 	{ NAMED "vcpus = 4\n", "t.ini:3 unknown-key: [vm] unknown key 'vcpus' ['vcpus' belongs in [cpu]]\n" },
 	{ NAMED "bootindex = 4\n",
 	  "t.ini:3 unknown-key: [vm] unknown key 'bootindex' ['bootindex' belongs in [disk NAME]]\n" },
+	{ NAMED A50 " = 4\n", "t.ini:3 unknown-key: [vm] unknown key '" A50 "' []\n" },
 	{ NAMED "zzz = 4\n", "t.ini:3 unknown-key: [vm] unknown key 'zzz' []\n" },
 	{ NAMED "[place]\ngpu_index = 0\n",
 	  "t.ini:4 unknown-key: [place] unknown key 'gpu_index' [did you mean 'gpu-index'?]\n" },
@@ -174,6 +195,13 @@ static const struct {
 	  "t.ini:3 bad-value: [vm] machine: 'q35 ; new' is more than one word [a comment needs a line of its own]\n" },
 	{ NAMED "[place]\ngpus = four\n",
 	  "t.ini:4 bad-value: [place] gpus: 'four' is not a number [expected a number from 0 to 256]\n" },
+	{ NAMED "[place]\ngpus = 4 ; all\n",
+	  "t.ini:4 bad-value: [place] gpus: '4 ; all' is not a number [a comment needs a line of its own]\n" },
+	{ NAMED "accel = kvm\t;x\n",
+	  "t.ini:3 bad-value: [vm] accel: 'kvm\t;x' is not one of auto, kvm or tcg [a comment needs a line of its own]\n" },
+	{ NAMED "uuid = ; none\n",
+	  "t.ini:3 bad-value: [vm] uuid: '; none' is not a UUID [expected auto, or a UUID like "
+	  "6b0ed1f6-45b5-4f26-9a3d-0a5b7d6e2c11]\n" },
 	{ NAMED "[place]\ngpus = -1\n",
 	  "t.ini:4 bad-value: [place] gpus: '-1' is out of range (0 to 256) [expected a number from 0 to 256]\n" },
 	{ NAMED "[place]\ngpus = 4x\ngpu-index = 99999999999999999999\n",
@@ -510,6 +538,41 @@ Test(config, long_lines)
 	}
 	free(text);
 	free(value);
+}
+
+/* inih doubles its buffer from 200 bytes on, and asks again for what did not fit. */
+Test(config, lines_at_the_edges_of_a_buffer)
+{
+	for (size_t edge = 200; edge < 65536; edge *= 2) {
+		for (size_t len = edge - 4; len <= edge + 4; len++) {
+			size_t n = len - strlen("append=");
+			AUTO_FREE char *value = xcalloc(n + 1, 1), *text = NULL;
+			struct vm_config vm;
+
+			memset(value, 'x', n);
+			memcpy(value + n - 4, "y ;z", 4);
+			text = xasprintf("[vm]\nname=a\nappend=%s\nkernel=/k", value);
+			vm = good(text);
+			cr_expect_str_eq(vm.append, value);
+			cr_expect(config_line(&vm, "vm", "kernel") == 4);
+			config_clear(&vm);
+		}
+	}
+}
+
+/* What other readers take for comments, continuations or separators is part of free text. */
+Test(config, free_text_survives_whole)
+{
+	struct vm_config vm = good("[vm]\nname=a\nkernel=/k\nappend = ; a : b = [c] ;d\t;e # f\n"
+				   "[qemu]\nargs = # -name x ;y\nenv = A='; b' 'B=# ;' C=\\;\n");
+
+	cr_expect_str_eq(vm.append, "; a : b = [c] ;d\t;e # f");
+	cr_expect_str_eq(vm.qemu_args, "# -name x ;y");
+	cr_assert(vm.qemu_env.n == 3);
+	cr_expect_str_eq(vm.qemu_env.v[0], "A=; b");
+	cr_expect_str_eq(vm.qemu_env.v[1], "B=# ;");
+	cr_expect_str_eq(vm.qemu_env.v[2], "C=;");
+	config_clear(&vm);
 }
 
 /* --- the table ---------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@
 #include "tests/fake/mkhost.h"
 
 struct golden {
-	char name[64];
+	char name[256];
 };
 
 static const char *golden_dir(void)

@@ -14,8 +14,12 @@ launch "$CONF/half0.ini" --set lifecycle.stop-timeout=3s &
 first=$!
 launch "$CONF/half1.ini" --set lifecycle.stop-timeout=3s &
 second=$!
-check "half0 starts" wait "$first"
-check "half1 starts" wait "$second"
+rc=0
+wait "$first" || rc=$?
+expect_eq "half0 starts: exit status" 0 "$rc"
+rc=0
+wait "$second" || rc=$?
+expect_eq "half1 starts: exit status" 0 "$rc"
 
 for vm in half0 half1; do
 	say "$vm"

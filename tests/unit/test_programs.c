@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The two programs as a user runs them, with a real QEMU (TCG, no devices): life cycle, refusals, faults.
+ * Each test has a run-time folder of its own ($R). Commands are given to a shell with $L and $G as the programs. */
+#include <criterion/criterion.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "gpuvm/cleanup.h"
+#include "gpuvm/parse.h"
+
+struct place {
+	char root[64];
+	char *out; /* stdout and stderr of the last command */
+};
+
+static const char *build_dir(void)
+{
+	const char *dir = getenv("GPUVM_BUILD");
+
+	return dir ? dir : "build";
+}
+
+static struct place place_new(void)
+{
+	struct place p = { .root = "/tmp/gpuvm-test-XXXXXX" };
+
+	cr_assert(mkdtemp(p.root));
+	setenv("R", p.root, 1);
+	setenv("GPUVM_RUNDIR", p.root, 1);
+	setenv("GPUVM_STATEDIR", p.root, 1);
+	/* A leak in a program is found by its own sanitizer; QEMU is not ours to check. */
+	return p;
+}
+
+/* Run @cmd; returns its exit code. What it printed is in p->out. */
+static int sh(struct place *p, const char *cmd)
+{
+	AUTO_FREE char *file = xasprintf("%s/out", p->root);
+	AUTO_FREE char *line = xasprintf("exec >'%s' 2>&1; L='%s/gpuvm-launch' G='%s/gpuvm'; %s", file, build_dir(), build_dir(), cmd);
+	int status = system(line);
+
+	free(STEAL_PTR(p->out));
+	cr_assert(read_text_file(file, 1 << 20, &p->out) == 0);
+	cr_assert(WIFEXITED(status), "%s: status %x\n%s", cmd, (unsigned int)status, p->out);
+	return WEXITSTATUS(status);
+}
+
+#define EXPECT_SH(p, want, cmd)                                                                        \
+	do {                                                                                           \
+		int got_ = sh((p), (cmd));                                                             \
+		cr_expect(got_ == (want), "%s: exit %d, expected %d\n%s", (cmd), got_, (want), (p)->out); \
+	} while (0)
+#define EXPECT_SAYS(p, text) cr_expect(strstr((p)->out, (text)), "'%s' is not in:\n%s", (text), (p)->out)
+
+static void place_end(struct place *p)
+{
+	/* Nothing of this test may be left: neither a process nor a claim. */
+	EXPECT_SH(p, 1, "ps -C qemu-system-x86 -o args= | grep -F \"$R/\"");
+	EXPECT_SH(p, 1, "ls $R/*/claim.json 2>/dev/null | grep .");
+	sh(p, "rm -rf $R/demo $R/vars $R/*.ini $R/lock");
+	free(p->out);
+	p->out = NULL;
+	unlink(strcat(strcpy((char[96]){ 0 }, p->root), "/out"));
+	rmdir(p->root);
+}
+
+#define DEMO "--set vm.accel=tcg --set lifecycle.stop-timeout=500ms conf/demo.ini"
+
+Test(programs, start_verify_stop, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SAYS(&p, "demo: running");
+	EXPECT_SH(&p, 0, "$G verify demo");
+	EXPECT_SAYS(&p, " 0 not as planned");
+	EXPECT_SAYS(&p, "vCPU 0");
+	EXPECT_SAYS(&p, "memory of guest node 0");
+	EXPECT_SH(&p, 0, "$G list");
+	EXPECT_SAYS(&p, "running");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"running\" and .qemu_pid > 0 and .memory == 268435456'");
+	EXPECT_SH(&p, 0, "$G verify demo --json | jq -e .ok");
+	EXPECT_SH(&p, 0, "$G qmp demo query-status | jq -e '.status == \"running\"'");
+	EXPECT_SH(&p, 0, "$G qmp demo qom-get '{\"path\": \"/machine\", \"property\": \"type\"}' | grep q35");
+	EXPECT_SH(&p, 5, "$L -d " DEMO);
+	EXPECT_SAYS(&p, "running already");
+	EXPECT_SH(&p, 0, "$G stop demo");
+	EXPECT_SH(&p, 0, "$G wait demo");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"stopped\" and .exit_code == 0'");
+	EXPECT_SH(&p, 0, "$G stop demo");
+	place_end(&p);
+}
+
+/* The command beside the claim starts the same VM by hand. */
+Test(programs, command_file_runs_as_it_stands, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G kill demo");
+	EXPECT_SH(&p, 0, "$R/demo/command & pid=$!; until [ -S $R/demo/qmp.sock ]; do kill -0 $pid || exit 9; done; kill $pid; wait $pid; rc=$?; [ $rc -eq 0 -o $rc -eq 143 ]");
+	EXPECT_SH(&p, 0, "$L -n " DEMO " | sh -c 'sh -n' && $L -n --explain " DEMO " >$R/c.ini && bash -n $R/c.ini");
+	EXPECT_SH(&p, 0, "$L -n --format=json " DEMO " | jq -e '.schema == 1 and .vm == \"demo\" and (.argv | length) > 10'");
+	EXPECT_SH(&p, 0, "$L -n --format=lines " DEMO " | head -n1 | grep -q qemu-system-x86_64");
+	place_end(&p);
+}
+
+Test(programs, foreground_ends_by_signal, .timeout = 60)
+{
+	struct place p = place_new();
+
+	/* The second SIGTERM does not wait for the guest. */
+	EXPECT_SH(&p, 0, "$L --set vm.accel=tcg conf/demo.ini & pid=$!; until $G status demo --json | grep running; do kill -0 $pid || exit 9; done >/dev/null 2>&1; "
+			 "kill $pid; until grep -q stopping $R/demo/claim.json; do :; done; kill $pid; wait $pid; rc=$?; [ $rc -eq 0 -o $rc -eq 143 ]");
+	EXPECT_SAYS(&p, "demo: ended: asked to stop");
+	place_end(&p);
+}
+
+Test(programs, qemu_dies, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 6, "kill -SEGV $($G status demo --json | jq .qemu_pid); $G wait demo");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 6'");
+	EXPECT_SH(&p, 0, "$G status demo");
+	EXPECT_SAYS(&p, "killed by signal 11");
+	place_end(&p);
+}
+
+Test(programs, qemu_ends_at_once, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 1, "$L --set 'qemu.args=-device no-such-device' " DEMO);
+	EXPECT_SAYS(&p, "'no-such-device' is not a valid device model name");
+	EXPECT_SAYS(&p, "exit code 1");
+	EXPECT_SH(&p, 4, "$L --qemu /nonexistent/qemu " DEMO);
+	EXPECT_SAYS(&p, "/nonexistent/qemu");
+	EXPECT_SH(&p, 1, "$L -d --set 'qemu.args=-machine none,bad=1' " DEMO);
+	place_end(&p);
+}
+
+Test(programs, launcher_is_killed, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G status demo --json | tee $R/s.ini; kill -9 $(jq .pid $R/s.ini); while kill -0 $(jq .pid $R/s.ini); do :; done 2>/dev/null");
+	/* QEMU lives on, nobody may take what it holds, and it is not undone under it. */
+	EXPECT_SH(&p, 5, "$L " DEMO);
+	EXPECT_SAYS(&p, "without its launcher");
+	EXPECT_SH(&p, 0, "$G recover");
+	EXPECT_SH(&p, 0, "kill -0 $(jq .qemu_pid $R/s.ini)");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	/* At most a zombie, until whoever inherited it reaps it. */
+	EXPECT_SH(&p, 0, "case $(ps -o stat= -p $(jq .qemu_pid $R/s.ini)) in '' | Z*) ;; *) exit 1 ;; esac");
+	/* Both dead: the next start clears up by itself. */
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G status demo --json >$R/s.ini; kill -9 $(jq .pid $R/s.ini) $(jq .qemu_pid $R/s.ini); until $G list | grep -q 'launcher died'; do :; done");
+	EXPECT_SH(&p, 0, "$G list");
+	EXPECT_SAYS(&p, "the launcher died");
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G stop demo");
+	place_end(&p);
+}
+
+Test(programs, refusals_come_together, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 3, "printf '[vm]\\nnmae = x\\n[memroy]\\nsize = 3 apples\\n[cpu]\\nvcpus = many\\n' >$R/bad.ini; $L $R/bad.ini");
+	EXPECT_SAYS(&p, "bad.ini:2:");
+	EXPECT_SAYS(&p, "bad.ini:3:");
+	EXPECT_SAYS(&p, "bad.ini:6:");
+	EXPECT_SAYS(&p, "name");
+	EXPECT_SH(&p, 3, "$G plan --json $R/bad.ini | tee $R/e.ini; jq -e '.schema == 1 and (.errors | length) >= 3' $R/e.ini >/dev/null && exit 3");
+	EXPECT_SH(&p, 4, "printf '[vm]\\nname = g\\n[place]\\ngpus = 64\\n' >$R/gpus.ini; $L $R/gpus.ini");
+	EXPECT_SAYS(&p, "gpus.ini:4:");
+	EXPECT_SH(&p, 2, "$L");
+	EXPECT_SH(&p, 2, "$L --no-such-option x.ini");
+	EXPECT_SH(&p, 2, "$G paln");
+	EXPECT_SAYS(&p, "did you mean 'plan'?");
+	EXPECT_SH(&p, 0, "$G --help && $G plan --help && $L --help && $L --version && $G version");
+	EXPECT_SH(&p, 1, "$G status nobody");
+	place_end(&p);
+}
+
+/* Guest memory on huge pages and preallocation need a pool, which this machine may not have: then that is what is said. */
+Test(programs, too_few_hugepages, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 4, "$L --set memory.hugepages=1G --set memory.size=4096G " DEMO);
+	EXPECT_SAYS(&p, "nr_hugepages");
+	place_end(&p);
+}
+
+Test(programs, direct_kernel_and_disk_paths_survive, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 4, "$L --set 'disk.os.file=/nonexistent/a,b c.qcow2' " DEMO);
+	EXPECT_SAYS(&p, "/nonexistent/a,b c.qcow2");
+	EXPECT_SH(&p, 0, "qemu-img create -q -f qcow2 \"$R/a,b 'c'=d.qcow2\" 1M && $L -d --set \"disk.os.file=$R/a,b 'c'=d.qcow2\" " DEMO);
+	EXPECT_SH(&p, 0, "$G qmp demo query-block | grep -F \"a,b 'c'=d.qcow2\"");
+	EXPECT_SH(&p, 0, "$G verify demo");
+	EXPECT_SAYS(&p, "I/O thread io0");
+	EXPECT_SH(&p, 0, "$G kill demo; rm -f $R/a,b*");
+	place_end(&p);
+}
