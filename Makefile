@@ -91,7 +91,7 @@ check: all $(B)/tests/unit_tests
 	@rm -f $(B)/tests/san.*
 	ASAN_OPTIONS=log_path=$(abspath $(B))/tests/san UBSAN_OPTIONS=log_path=$(abspath $(B))/tests/san:print_stacktrace=1 \
 	GPUVM_BUILD=$(abspath $(B)) $(B)/tests/unit_tests $(CHECK_ARGS)
-	@if ls $(B)/tests/san.* >/dev/null 2>&1; then cat $(B)/tests/san.*; echo "sanitizer reports: see above"; exit 1; fi
+	@tools/san-reports $(B)/tests/san
 
 check-san:
 	$(MAKE) SAN=1 check
