@@ -14,7 +14,7 @@ SAN     ?=
 B       ?= build$(if $(SAN),/san)
 VERSION := 0.1.0
 
-PKGS      := hwloc libpci json-c inih libkmod libsystemd
+PKGS      := hwloc libpci json-c inih libkmod libsystemd libarchive
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lnuma
 
@@ -111,6 +111,16 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB_SRC)
 fuzz: $(addprefix build/fuzz/,$(FUZZERS))
 	@set -e; for f in $(FUZZERS); do mkdir -p build/fuzz/new/$$f; \
 	  build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/new/$$f tests/fuzz/corpus/$$f; done
+
+# --- figures ---------------------------------------------------------------------------------------
+
+$(B)/tests/bench_plan: $(call obj,tests/bench/bench_plan.c $(FAKE_SRC)) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lm
+
+# make bench BENCH_ARGS=--json
+bench: $(B)/tests/bench_plan
+	@$< $(BENCH_ARGS)
 
 lint:
 	tools/lint

@@ -38,6 +38,8 @@ struct claim {
 	struct cpuset cpus; /* pinned vCPUs */
 	struct used_memory *memory;
 	size_t n_memory;
+	enum fabric_mode fabric;
+	int partition; /* -1: none */
 	char state[16];  /* starting|running|paused|stopping|stopped|failed */
 	char *reason;    /* of the last change of state */
 };

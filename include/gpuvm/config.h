@@ -6,6 +6,7 @@
  * the fuzzer are all driven by it.  One value is one line: no continuation, no comment behind a value, no
  * quotes; what INI readers usually forgive (junk, repeated keys and sections, unknown names) is an error with its line.
  * A value left out is AUTO/NULL here; the planner computes it from the host and says how in the plan's reasons.
+ * Reading is done by inih, which splits lines into sections, keys and values; what it forgives is checked around it.
  *
  * Pure but for config_load(), which reads the one file. */
 #ifndef GPUVM_CONFIG_H
@@ -25,6 +26,10 @@
 enum conf_accel { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG };
 enum conf_pin { PIN_AUTO, PIN_OFF, PIN_LIST };
 enum conf_pcie { PCIE_MIRROR, PCIE_ROOT_PORT, PCIE_FLAT };
+enum conf_relation { RELATION_PREFER, RELATION_PIX, RELATION_PXB, RELATION_PHB, RELATION_NODE }; /* as enum pci_relation */
+enum conf_cliques { CLIQUES_AUTO, CLIQUES_ON, CLIQUES_OFF };
+enum conf_fabric { CONF_FABRIC_AUTO, CONF_FABRIC_NONE, CONF_FABRIC_FULL, CONF_FABRIC_SHARED };
+enum conf_nvswitch { NVSWITCH_AUTO, NVSWITCH_NONE };
 enum conf_disk_format { DISK_AUTO, DISK_RAW, DISK_QCOW2 };
 enum conf_disk_cache { CACHE_AUTO, CACHE_NONE, CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
 enum conf_disk_aio { AIO_AUTO, AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
@@ -75,6 +80,7 @@ struct vm_config {
 	bool place_present; /* without [place] and [device]: a VM without passthrough */
 	int gpus, gpu_index, socket;
 	int nics, nvme; /* number, CONF_PER_GPU; 0 = none */
+	enum conf_nvswitch nvswitch;
 
 	struct device_config *devices;
 	size_t n_devices;
@@ -95,7 +101,12 @@ struct vm_config {
 	int64_t mem_reserve_bytes; /* per host node, AUTO */
 
 	enum conf_pcie pcie;
+	enum conf_relation relation; /* the worst that a GPU may be to its nearest NIC and NVMe */
+	enum conf_cliques cliques;
 	uint64_t mmio64_bytes; /* 0: auto */
+
+	enum conf_fabric fabric;
+	int partition; /* AUTO, or Fabric Manager's ID */
 
 	struct disk_config *disks;
 	size_t n_disks;

@@ -19,7 +19,8 @@
 struct launch_options {
 	const char *definition;   /* path */
 	struct strv sets;         /* SECTION.KEY=VALUE */
-	const char *sysroot;      /* NULL: this host */
+	const char *sysroot;      /* NULL: this host; a folder or a tar */
+	const char *topology_xml; /* --topology: an hwloc XML instead of a host, or NULL */
 	const char *qemu;         /* --qemu: overrides [qemu] binary */
 	bool fake_devices;
 	bool dry_run;             /* claims are looked at, never touched */
@@ -33,6 +34,7 @@ struct launch {
 	struct topology host;
 	struct qemu_info qemu;
 	struct host_use use;
+	struct fabric_map fabric;
 	struct plan plan;
 	struct claim claim;
 	struct sysfs sys;

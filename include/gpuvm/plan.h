@@ -4,7 +4,7 @@
  * How it works: plan_make() takes the definition, the host, what other VMs use and what QEMU can do, and gives
  * either a complete plan or all the reasons why there is none.  It is pure: no fd, clock, environment or log, so a
  * dry run is the program stopped at this arrow.  Order: select (devices) -> place_nodes -> place_cpus ->
- * place_memory -> place_pci (guest ports and buses) -> queues and iothreads -> argv.
+ * place_memory -> place_pci (guest ports and buses) -> relate_devices (how near they are) -> queues and iothreads -> argv.
  *
  * The JSON form (plan_to_json) is a contract: scripts read it.  `schema` counts incompatible changes.
  * plan_from_json() reads back what `verify`, `status` and adoption need of a running VM. */
@@ -12,6 +12,7 @@
 #define GPUVM_PLAN_H
 
 #include "gpuvm/config.h"
+#include "gpuvm/fabric.h"
 #include "gpuvm/topology.h"
 
 struct json_object;
@@ -48,6 +49,13 @@ struct host_use {
 		bool allocated; /* QEMU has it already: the host's free counters know */
 	} *memory;
 	size_t n_memory;
+	struct used_fabric { /* VMs with NVLink: full and shared exclude each other on one machine */
+		enum fabric_mode mode;
+		int partition; /* -1: none */
+		char vm[VM_NAME_MAX + 1];
+		int pid;
+	} *fabrics;
+	size_t n_fabrics;
 };
 void host_use_clear(struct host_use *u);
 
@@ -55,6 +63,7 @@ struct plan_request {
 	const struct vm_config *vm;
 	const struct topology *host;
 	const struct host_use *use; /* may be NULL */
+	const struct fabric_map *fabric; /* may be NULL: nothing is known beside the PCI tree */
 	const struct qemu_info *qemu;
 	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
 	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
@@ -82,6 +91,7 @@ struct plan_device {
 	char *guest_port;   /* id of the port it is plugged into */
 	char *guest_switch; /* id of the upstream port above, or NULL */
 	int guest_bus_nr;
+	int clique; /* x-nv-gpudirect-clique; -1: none */
 };
 
 /* A bridge of the guest. Order in the plan is the order in argv: parents first. */
@@ -105,6 +115,12 @@ struct plan_group { /* the VM's devices below one host switch, or one device alo
 	size_t n_devices;
 };
 
+/* How near a GPU of the VM is to another one, a NIC or an NVMe controller. */
+struct plan_relation {
+	int a, b; /* indexes of devices; a is the GPU */
+	enum pci_relation host, guest; /* what it is, and what the guest's PCI tree shows */
+};
+
 struct plan_node {
 	int guest_node;
 	int host_node; /* kernel's number; -1: host has no NUMA */
@@ -124,6 +140,14 @@ struct plan_vcpu {
 struct plan_iothread {
 	char *id;
 	struct cpuset host_cpus;
+};
+
+/* NVLink of the VM. */
+struct plan_fabric {
+	enum fabric_mode mode;
+	int partition; /* -1: none */
+	int ids[FABRIC_GPUS_MAX]; /* physical IDs of its GPUs, where they are known */
+	int n_ids;
 };
 
 struct plan_bind {
@@ -160,6 +184,8 @@ struct plan {
 	size_t n_ports;
 	struct plan_group *groups;
 	size_t n_groups;
+	struct plan_relation *relations;
+	size_t n_relations;
 	struct plan_node *nodes;
 	size_t n_nodes;
 	struct plan_vcpu *vcpus;
@@ -170,6 +196,7 @@ struct plan {
 	struct plan_iothread *iothreads;
 	size_t n_iothreads;
 	uint64_t mmio64_bytes; /* 0: no 64-bit window is needed */
+	struct plan_fabric fabric;
 	struct plan_bind *binds;
 	size_t n_binds;
 	struct plan_arg *args;
@@ -207,6 +234,9 @@ void plan_print_command(const struct plan *p, enum plan_format f, bool explain, 
 /* The whole plan drawn for people: nodes, CPUs, memory, devices in their guest tree, binds, warnings; with @explain also every reason. */
 void plan_print(const struct plan *p, bool explain, FILE *out);
 
+/* The relations as a table, a row per GPU, with a legend. */
+void plan_print_matrix(const struct plan *p, FILE *out);
+
 struct json_object *plan_to_json(const struct plan *p);
 int plan_from_json(struct json_object *o, struct plan *ret, struct err *e);
 
@@ -221,6 +251,7 @@ struct planner {
 	struct plan *plan;
 	struct problems *ps;
 	struct cpuset vcpu_cpus;  /* every CPU given to a vCPU */
+	struct fabric fabric;
 };
 
 int select_devices(struct planner *pl);  /* plan->devices, groups, binds (src/core/select.c) */
@@ -228,6 +259,7 @@ int place_nodes(struct planner *pl);     /* plan->nodes: which host nodes become
 int place_cpus(struct planner *pl);      /* plan->vcpus, housekeeping, emulator (place_cpu.c) */
 int place_memory(struct planner *pl);    /* memory_bytes, page_bytes per node (place_mem.c) */
 int place_pci(struct planner *pl);       /* plan->ports, guest part of devices, mmio64 (place_pci.c) */
+int relate_devices(struct planner *pl);  /* plan->relations, what [pcie] relation requires, cliques (relations.c) */
 int argv_build(struct planner *pl);      /* plan->args, iothreads (argv.c) */
 
 #endif

@@ -18,7 +18,8 @@ enum pci_role {
 	ROLE_GPU,      /* base class 0x03 but not the boot VGA, or 0x12 processing accelerator */
 	ROLE_NIC,      /* 0x0200 Ethernet, 0x0207 InfiniBand */
 	ROLE_NVME,     /* 0x0108 */
-	ROLE_NVSWITCH, /* NVIDIA 0x0680 */
+	ROLE_NVSWITCH, /* NVIDIA 0x0680, or a function that reads zeros beside one */
+	ROLE_FABRIC,   /* a ConnectX-7 function that manages the NVSwitches of B200 and B300 ("bridge"): never a tenant's NIC */
 };
 
 /* Where the NUMA node of a function comes from. */
@@ -45,7 +46,7 @@ struct host_node {
 	int id; /* the kernel's number: nodes may be {0, 2} */
 	int socket;
 	struct cpuset cpus; /* online */
-	uint64_t mem_bytes, free_bytes;
+	uint64_t mem_bytes, free_bytes; /* free: with what the kernel drops for it (page cache); hugepages are not in it */
 	struct hugepage_pool pools[HUGEPAGE_POOLS];
 	size_t n_pools;
 	int *distances; /* n_nodes entries, in the order of `nodes`; NULL if the host does not say */
@@ -91,10 +92,29 @@ struct pci_func {
 	} link;
 	unsigned int sriov_vfs; /* sriov_numvfs: VFs that are switched on */
 	bool is_vf;
+	bool manages_nvlink; /* its vital product data say so: see ROLE_FABRIC */
 	bool can_reset;
 	char name[96];    /* "NVIDIA Corporation GH100 [H200 SXM 141GB]" where the ids are known, else "10de:2335" */
+	char os_name[32]; /* "eno1", "nvme0n1": from an hwloc XML only, in place of host_use */
 	char *host_use;   /* why the host itself needs it: "network interface eno1 has the default route"; NULL = free */
 	int gpu_index;    /* -1 if not a GPU, or only a virtual function of one */
+	/* Shortcuts through the tree, by topology_finish(). */
+	bool is_switch;   /* topology_is_upstream() */
+	int switch_above; /* topology_switch_of() */
+	int host_bridge;  /* the first function on its root bus stands for it */
+	int bridge_node;  /* index of the node of its host bridge: what any function below it says; -1 if none does */
+};
+
+/* Facts that a source does not have. A machine that was probed has them all, one from an hwloc XML has not: checks that
+ * need one are then left out, and the plan says so. */
+enum topology_gap {
+	GAP_GROUPS = 1,      /* IOMMU and its groups */
+	GAP_DRIVERS = 2,     /* drivers, virtual functions, VFIO and KVM */
+	GAP_BARS = 4,        /* sizes of device memory */
+	GAP_HOST_USE = 8,    /* what the host itself needs */
+	GAP_FREE_MEMORY = 16, /* memory and hugepages in use: all is taken for free */
+	GAP_LINKS = 32,      /* of links only the throughput at that moment */
+	GAP_ALL = 63,
 };
 
 struct topology {
@@ -108,6 +128,8 @@ struct topology {
 	size_t n_cpus;
 	struct pci_func *funcs; /* sorted by address; a parent may come after its child in no case */
 	size_t n_funcs;
+	int *gpus; /* functions by gpu_index */
+	int n_gpus;
 	int n_sockets;
 	char cpu_vendor[16];   /* "GenuineIntel", "AuthenticAMD" */
 	int phys_bits;         /* of the host CPU; 0 unknown */
@@ -116,12 +138,17 @@ struct topology {
 	bool kvm;              /* /dev/kvm can be opened by us */
 	bool vfio;             /* /dev/vfio/vfio exists, or vfio-pci can be loaded */
 	struct cpuset allowed; /* CPUs that we inherited: plans stay inside */
+	unsigned int gaps;     /* enum topology_gap: what could not be known */
 };
 
 void topology_clear(struct topology *t);
 
 /* Fill everything that follows from the rest: roles, resolved nodes, sockets, gpu_index. Call once after probing. */
 void topology_finish(struct topology *t);
+
+/* What is not known, in words for a sentence ("IOMMU groups, drivers and BAR sizes"); owned, "" if nothing is. */
+char *topology_gaps_text(const struct topology *t);
+const char *topology_gap_word(enum topology_gap g); /* of one: "iommu-groups" */
 
 const char *pci_role_word(enum pci_role r);    /* "gpu", "nic", ... */
 const char *pci_relation_word(enum pci_relation r); /* "PIX", ... "SELF" is "X" */
@@ -155,6 +182,9 @@ struct pci_link {
 	unsigned int mts, width;
 };
 struct pci_link topology_path_link(const struct topology *t, int func);
+
+/* The same of the way from @func up to, but without, the bridge @above; -1: the whole way. */
+struct pci_link topology_link_below(const struct topology *t, int func, int above);
 
 /* Functions in the same IOMMU group as @func, itself included; returns the number, writes at most @max. */
 size_t topology_group(const struct topology *t, int func, int *ret, size_t max);

@@ -11,6 +11,7 @@ static const struct verb {
 	const char *what;
 } verbs[] = {
 	{ "topo", cmd_topo, "show this host: sockets, nodes, PCIe tree, what can be given to a VM" },
+	{ "capture", cmd_capture, "copy what is needed to plan for this host elsewhere; without serial numbers" },
 	{ "plan", cmd_plan, "decide everything for a VM and show it; touch nothing" },
 	{ "verify", cmd_verify, "is the running VM what was planned? threads, pages, devices, BARs" },
 	{ "list", cmd_list, "every VM that runs, and how the others ended" },

@@ -23,7 +23,8 @@ static const char usage[] =
 	"      --format=FORM   of the dry run: shell (default), lines, json\n"
 	"      --explain       with the reason of every argument (dry run)\n"
 	"      --set S.K=V     override a key of the definition; may be repeated\n"
-	"      --sysroot DIR   plan for the machine captured below DIR (dry run)\n"
+	"      --sysroot DIR   plan for the machine captured in DIR, or in a tar (dry run)\n"
+	"      --topology XML  plan for the machine of an hwloc XML (dry run)\n"
 	"  -d, --daemonize     return 0 when the guest runs; the supervisor stays behind\n"
 	"      --qemu PATH     use this QEMU\n"
 	"      --fake-devices  pci-testdev stand-ins in place of the devices: nothing is bound\n"
@@ -71,6 +72,9 @@ static int parse_one(int c, struct launch_args *a)
 	case 'r':
 		a->launch.sysroot = optarg;
 		return 0;
+	case 't':
+		a->launch.topology_xml = optarg;
+		return 0;
 	case 'd':
 		a->daemonize = true;
 		return 0;
@@ -99,6 +103,23 @@ static int parse_one(int c, struct launch_args *a)
 	}
 }
 
+/* Another machine's devices cannot be had here. */
+static int check_machine(const struct launch_args *a)
+{
+	const struct launch_options *l = &a->launch;
+	const char *option = l->sysroot ? "--sysroot" : "--topology";
+
+	if (l->sysroot && l->topology_xml) {
+		fputs("gpuvm-launch: --sysroot and --topology are two machines; give one\n", stderr);
+		return EXIT_USAGE;
+	}
+	if ((l->sysroot || l->topology_xml) && !l->dry_run && !l->fake_devices) {
+		fprintf(stderr, "gpuvm-launch: %s is another machine: its devices cannot be had here; add --dry-run or --fake-devices\n", option);
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
 static int parse(int argc, char **argv, struct launch_args *a)
 {
 	static const struct option options[] = {
@@ -106,6 +127,7 @@ static int parse(int argc, char **argv, struct launch_args *a)
 		{ "set", required_argument, NULL, 'S' },    { "sysroot", required_argument, NULL, 'r' }, { "daemonize", no_argument, NULL, 'd' },
 		{ "qemu", required_argument, NULL, 'Q' },   { "fake-devices", no_argument, NULL, 'f' },	 { "verbose", no_argument, NULL, 'v' },
 		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },		 { "version", no_argument, NULL, 'V' },
+		{ "topology", required_argument, NULL, 't' },
 		{ 0 }
 	};
 	int c;
@@ -123,11 +145,7 @@ static int parse(int argc, char **argv, struct launch_args *a)
 		return EXIT_USAGE;
 	}
 	a->launch.definition = argv[optind];
-	if (a->launch.sysroot && !a->launch.dry_run && !a->launch.fake_devices) {
-		fputs("gpuvm-launch: --sysroot is another machine: its devices cannot be had here; add --dry-run or --fake-devices\n", stderr);
-		return EXIT_USAGE;
-	}
-	return 0;
+	return check_machine(a);
 }
 
 static int dry_run(struct launch_args *a)

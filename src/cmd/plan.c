@@ -5,15 +5,19 @@
 #include <locale.h>
 
 #include "cmd.h"
+#include "gpuvm/nccl.h"
 
 static const char usage[] =
-	"usage: gpuvm plan [--json] [--explain] [--sysroot DIR] [--qemu PATH] [--set SECTION.KEY=VALUE] NAME|FILE.ini\n"
+	"usage: gpuvm plan [--json|--matrix|--nccl] [--explain] [--sysroot DIR|TAR|--topology XML] [--qemu PATH] [--set SECTION.KEY=VALUE] NAME|FILE.ini\n"
 	"\n"
 	"Decide everything for a VM and show it; touch nothing.\n"
 	"\n"
 	"  --json          the whole plan, for scripts\n"
 	"  --explain       with the reason of every choice\n"
-	"  --sysroot DIR   plan for the machine captured below DIR\n"
+	"  --matrix        how near GPUs, NICs and NVMe are to each other, on the host and in the guest\n"
+	"  --nccl          the topology file for NCCL in the guest (NCCL_TOPO_FILE)\n"
+	"  --sysroot DIR   plan for the machine captured in DIR, or in a tar (gpuvm capture)\n"
+	"  --topology XML  plan for the machine of an hwloc XML (lstopo x.xml), as far as it goes\n"
 	"  --qemu PATH     plan for this QEMU\n"
 	"  --set S.K=V     override a key of the definition; may be repeated\n"
 	"  --fake-devices  with pci-testdev stand-ins in place of the devices\n"
@@ -21,7 +25,7 @@ static const char usage[] =
 
 struct plan_options {
 	struct launch_options launch;
-	bool json, explain, help;
+	bool json, explain, matrix, nccl, help;
 };
 
 static int parse(int argc, char **argv, struct plan_options *o)
@@ -29,7 +33,9 @@ static int parse(int argc, char **argv, struct plan_options *o)
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' },	   { "explain", no_argument, NULL, 'e' },
 						 { "sysroot", required_argument, NULL, 's' }, { "qemu", required_argument, NULL, 'q' },
 						 { "set", required_argument, NULL, 'S' },     { "fake-devices", no_argument, NULL, 'f' },
-						 { "help", no_argument, NULL, 'h' },	   { 0 } };
+						 { "matrix", no_argument, NULL, 'm' },	   { "nccl", no_argument, NULL, 'n' },
+						 { "help", no_argument, NULL, 'h' },	   { "topology", required_argument, NULL, 't' },
+						 { 0 } };
 	int c;
 
 	optind = 0;
@@ -44,6 +50,9 @@ static int parse(int argc, char **argv, struct plan_options *o)
 		case 's':
 			o->launch.sysroot = optarg;
 			break;
+		case 't':
+			o->launch.topology_xml = optarg;
+			break;
 		case 'q':
 			o->launch.qemu = optarg;
 			break;
@@ -53,6 +62,12 @@ static int parse(int argc, char **argv, struct plan_options *o)
 		case 'f':
 			o->launch.fake_devices = true;
 			break;
+		case 'm':
+			o->matrix = true;
+			break;
+		case 'n':
+			o->nccl = true;
+			break;
 		case 'h':
 			o->help = true;
 			break;
@@ -60,11 +75,29 @@ static int parse(int argc, char **argv, struct plan_options *o)
 			return EXIT_USAGE;
 		}
 	}
+	if (o->json + o->matrix + o->nccl > 1) {
+		fprintf(stderr, "gpuvm plan: one of --json, --matrix and --nccl\n%s", usage);
+		return EXIT_USAGE;
+	}
+	if (o->launch.sysroot && o->launch.topology_xml) {
+		fputs("gpuvm plan: --sysroot and --topology are two machines; give one\n", stderr);
+		return EXIT_USAGE;
+	}
 	if (!o->help && optind != argc - 1) {
 		fprintf(stderr, "gpuvm plan: %s\n%s", optind < argc ? "one definition at a time" : "which definition?", usage);
 		return EXIT_USAGE;
 	}
 	return 0;
+}
+
+static void print_nccl(const struct launch *l)
+{
+	AUTO_FREE char *xml = nccl_topology_xml(&l->plan, &l->host);
+
+	if (xml)
+		fputs(xml, stdout);
+	else
+		fprintf(stderr, "gpuvm plan: %s has no GPU, so there is nothing that NCCL could use\n", l->plan.vm);
 }
 
 static int show(struct plan_options *o)
@@ -79,6 +112,10 @@ static int show(struct plan_options *o)
 		code = cmd_report(&ps, &e, l.vm.name, o->json);
 	else if (o->json)
 		cmd_print_json(plan_to_json(&l.plan));
+	else if (o->matrix)
+		plan_print_matrix(&l.plan, stdout);
+	else if (o->nccl)
+		print_nccl(&l);
 	else
 		plan_print(&l.plan, o->explain, stdout);
 	launch_clear(&l);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* gpuvm topo: show the host. */
+#include <errno.h>
 #include <getopt.h>
+#include <json-c/json.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <string.h>
@@ -11,25 +13,61 @@
 #include "gpuvm/log.h"
 #include "gpuvm/probe.h"
 
-static const char usage[] = "usage: gpuvm topo [--sysroot DIR] [--json] [--all]\n"
-			    "\n"
-			    "Show the sockets, nodes and CPUs of this host, and the PCIe tree with its GPUs, NICs,\n"
-			    "NVMe controllers and NVSwitches: what can be given to a VM, and what is in use.\n"
-			    "\n"
-			    "  --sysroot DIR   read the machine below DIR (a captured one) instead of this one\n"
-			    "  --json          everything, for scripts\n"
-			    "  --all           draw all functions and ports\n"
-			    "  --help\n";
+static const char usage[] =
+	"usage: gpuvm topo [--json] [--all|--matrix|--svg FILE] [--sysroot DIR|TAR|--topology XML]\n"
+	"\n"
+	"Show the sockets, nodes and CPUs of this host, and the PCIe tree with its GPUs, NICs,\n"
+	"NVMe controllers and NVSwitches: what can be given to a VM, and what is in use.\n"
+	"\n"
+	"  --all           draw all functions and ports\n"
+	"  --matrix        how near each GPU is to every GPU, NIC and NVMe controller\n"
+	"  --svg FILE      draw a picture; \"-\" for standard output\n"
+	"  --json          everything, for scripts; with --matrix, the relations\n"
+	"  --sysroot DIR   the machine below DIR, or in a tar (gpuvm capture), instead of this one\n"
+	"  --topology XML  the machine of an hwloc XML (lstopo x.xml), as far as it goes\n"
+	"  --help\n";
 
 struct topo_options {
-	const char *sysroot;
-	bool json, help;
+	const char *sysroot, *xml, *svg;
+	bool json, matrix, help;
 	unsigned int draw;
 };
+
+static int parse_one(int c, struct topo_options *ret)
+{
+	switch (c) {
+	case 's':
+		ret->sysroot = optarg;
+		return 0;
+	case 't':
+		ret->xml = optarg;
+		return 0;
+	case 'g':
+		ret->svg = optarg;
+		return 0;
+	case 'j':
+		ret->json = true;
+		return 0;
+	case 'm':
+		ret->matrix = true;
+		return 0;
+	case 'a':
+		ret->draw |= DRAW_ALL;
+		return 0;
+	case 'h':
+		ret->help = true;
+		return 0;
+	default:
+		return -1;
+	}
+}
 
 static int parse_options(int argc, char **argv, struct topo_options *ret)
 {
 	static const struct option options[] = { { "sysroot", required_argument, NULL, 's' },
+						 { "topology", required_argument, NULL, 't' },
+						 { "svg", required_argument, NULL, 'g' },
+						 { "matrix", no_argument, NULL, 'm' },
 						 { "json", no_argument, NULL, 'j' },
 						 { "all", no_argument, NULL, 'a' },
 						 { "help", no_argument, NULL, 'h' },
@@ -37,26 +75,19 @@ static int parse_options(int argc, char **argv, struct topo_options *ret)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "ah", options, NULL)) != -1) {
-		switch (c) {
-		case 's':
-			ret->sysroot = optarg;
-			break;
-		case 'j':
-			ret->json = true;
-			break;
-		case 'a':
-			ret->draw |= DRAW_ALL;
-			break;
-		case 'h':
-			ret->help = true;
-			break;
-		default:
+	while ((c = getopt_long(argc, argv, "ah", options, NULL)) != -1)
+		if (parse_one(c, ret) < 0)
 			return -1;
-		}
-	}
 	if (optind < argc) {
 		fprintf(stderr, "gpuvm topo: '%s' is one word too many\n", argv[optind]);
+		return -1;
+	}
+	if (*ret->sysroot && ret->xml) {
+		fputs("gpuvm topo: --sysroot and --topology are two machines; give one\n", stderr);
+		return -1;
+	}
+	if (ret->svg && (ret->json || ret->matrix)) {
+		fputs("gpuvm topo: --svg goes with neither --json nor --matrix\n", stderr);
 		return -1;
 	}
 	return 0;
@@ -85,12 +116,48 @@ static void collect_use(struct host_use *use)
 		log_warning("what VMs use is not shown: %s", e.msg);
 }
 
+static int draw_svg(const struct topo_options *o, const struct topology *t, const struct host_use *use)
+{
+	AUTO_FREE char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	int r;
+
+	topology_draw_svg(t, use, f);
+	fclose(f);
+	if (!strcmp(o->svg, "-")) {
+		fwrite(text, 1, len, stdout);
+		return EXIT_DONE;
+	}
+	r = write_file_atomic(o->svg, text, len, 0644);
+	if (r == 0)
+		return EXIT_DONE;
+	log_error("write '%s': %s", o->svg, strerror(-r));
+	return EXIT_FAILED;
+}
+
+static int show(const struct topo_options *o, const struct topology *t, const struct host_use *use)
+{
+	unsigned int flags = o->draw | terminal_flags();
+
+	if (o->svg)
+		return draw_svg(o, t, use);
+	if (o->json)
+		cmd_print_json(o->matrix ? topology_matrix_to_json(t, use) : topology_to_json(t, use));
+	else if (o->matrix)
+		topology_print_matrix(t, use, flags, stdout);
+	else
+		topology_print(t, use, flags, stdout);
+	return EXIT_DONE;
+}
+
 int cmd_topo(int argc, char **argv)
 {
 	CLEANUP(topology_clear) struct topology t = { 0 };
 	CLEANUP(host_use_clear) struct host_use use = { 0 };
 	struct topo_options o = { .sysroot = "" };
 	struct err e = { 0 };
+	int code;
 
 	if (parse_options(argc, argv, &o) < 0) {
 		fputs("try: gpuvm topo --help\n", stderr);
@@ -100,15 +167,12 @@ int cmd_topo(int argc, char **argv)
 		fputs(usage, stdout);
 		return EXIT_DONE;
 	}
-	if (probe_host(o.sysroot, &t, &e) < 0) {
+	if (probe_source(o.sysroot, o.xml, &t, &e) < 0) {
 		log_error("%s", e.msg);
 		return EXIT_FAILED;
 	}
 	if (!strcmp(t.root, "/"))
 		collect_use(&use);
-	if (o.json)
-		cmd_print_json(topology_to_json(&t, &use));
-	else
-		topology_print(&t, &use, o.draw | terminal_flags(), stdout);
-	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_DONE;
+	code = show(&o, &t, &use);
+	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : code;
 }

@@ -68,13 +68,17 @@ static void arg_process(struct builder *b)
 
 static void arg_machine(struct builder *b)
 {
+	bool many = planner_max_apic_id(b->p) >= X2APIC_FIRST;
 	struct qopt o;
 	char size[32];
 
 	b->group = "machine";
 	qopt_init(&o, b->vm->machine ? b->vm->machine : "q35");
 	qopt_str(&o, "accel", b->p->accel);
-	arg_why(b, "-machine", qopt_finish(&o), "%s", "q35 has PCI Express; i440fx does not");
+	if (many && strcmp(b->p->accel, "kvm") == 0)
+		qopt_str(&o, "kernel-irqchip", "split");
+	arg_why(b, "-machine", qopt_finish(&o), "q35 has PCI Express; i440fx does not%s",
+		many ? "; with a split irqchip interrupts reach APIC IDs past 254 without a virtual IOMMU" : "");
 	if (b->p->mmio64_bytes)
 		arg_why(b, "-global", xasprintf("q35-pcihost.pci-hole64-size=%" PRIu64, b->p->mmio64_bytes),
 			"64-bit window of %s for the BARs (default 32 GiB)", format_size(b->p->mmio64_bytes, size));
@@ -89,7 +93,7 @@ static void arg_cpu(struct builder *b)
 
 	b->group = "cpu";
 	qopt_init(&o, b->vm->cpu_model ? b->vm->cpu_model : kvm ? "host" : "max");
-	if (!b->vm->cpu_model && kvm && p->n_devices && t->iommu_bits && t->iommu_bits < t->phys_bits)
+	if (!b->vm->cpu_model && kvm && p->n_devices && t->iommu_bits && (!t->phys_bits || t->iommu_bits < t->phys_bits))
 		qopt_u64(&o, "host-phys-bits-limit", (uint64_t)t->iommu_bits);
 	if (!b->vm->cpu_model && p->smp_threads > 1 && strcmp(t->cpu_vendor, "AuthenticAMD") == 0)
 		qopt_bool(&o, "topoext", true);
@@ -112,7 +116,8 @@ static void arg_cpu(struct builder *b)
 static void arg_node_memory(struct builder *b, const struct plan_node *n)
 {
 	bool huge = n->page_bytes > 4096, bind = n->host_node >= 0 && !b->p->foreign_host;
-	bool context = n->prealloc && bind;
+	/* Without a CPU of that node that we may use QEMU refuses ("The nodes select no CPUs") or the kernel does (cpuset). */
+	bool context = n->prealloc && bind && !cpuset_empty(&n->prealloc_cpus);
 	uint64_t threads = (uint64_t)cpuset_count(&n->prealloc_cpus);
 	char size[32], page[32];
 	struct qopt o;
@@ -166,16 +171,30 @@ static void add_cpus(const struct plan *p, int guest_node, struct qopt *o)
 	}
 }
 
+/* QEMU wants all pairs or none. */
+static bool all_distances_known(const struct builder *b)
+{
+	for (size_t i = 0; i < b->p->n_nodes; i++) {
+		int node = planner_host_node(b->pl, &b->p->nodes[i]);
+
+		if (node < 0 || !b->pl->req->host->nodes[node].distances)
+			return false;
+	}
+	return true;
+}
+
 static void arg_distances(struct builder *b)
 {
 	const struct plan *p = b->p;
 
+	if (!all_distances_known(b))
+		return;
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		for (size_t k = 0; k < p->n_nodes; k++) {
 			int from = planner_host_node(b->pl, &p->nodes[i]), to = planner_host_node(b->pl, &p->nodes[k]);
 			struct qopt o;
 
-			if (i == k || !b->pl->req->host->nodes[from].distances)
+			if (i == k)
 				continue;
 			qopt_init(&o, "dist");
 			qopt_u64(&o, "src", i);
@@ -417,8 +436,8 @@ static void arg_device(struct builder *b, const struct plan_device *d)
 		qopt_u64(&o, "rombar", 0);
 	if (c && c->romfile)
 		qopt_str(&o, "romfile", strcmp(c->romfile, "none") ? c->romfile : "");
-	if (c && c->gpudirect_clique >= 0)
-		qopt_u64(&o, "x-nv-gpudirect-clique", (uint64_t)c->gpudirect_clique);
+	if (d->clique >= 0)
+		qopt_u64(&o, "x-nv-gpudirect-clique", (uint64_t)d->clique);
 	if (c && c->x_no_mmap)
 		qopt_bool(&o, "x-no-mmap", true);
 	arg_why(b, "-device", qopt_finish(&o), "%s: %s, guest bus %02x, node %d", d->id, pci_role_word(d->role), (unsigned int)d->guest_bus_nr,

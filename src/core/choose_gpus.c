@@ -25,6 +25,8 @@ enum cost_part {
 	COST_PARTS
 };
 
+_Static_assert(COST_PARTS == CHOOSE_COSTS && COST_NODE == CHOOSE_NEAR, "choose_gpus.h");
+
 struct choice {
 	bool ok;
 	unsigned int cost[COST_PARTS];
@@ -35,6 +37,8 @@ struct chooser {
 	const struct topology *host;
 	int gpus[CHOOSE_MAX]; /* functions, in gpu_index order */
 	bool free[CHOOSE_MAX];
+	bool fixed; /* the set is given: in[] */
+	bool in[CHOOSE_MAX];
 	int keys[CHOOSE_MAX][MAX_LEVELS]; /* path from the root of the tree */
 	int depth[CHOOSE_MAX];
 };
@@ -52,28 +56,22 @@ static bool better(const struct choice *a, const struct choice *b)
 	return diff && (a->set & diff & -diff);
 }
 
-/* The path of a GPU: socket, node, host bridge, then each switch from the root down. */
+/* The path of a GPU: socket, node, host bridge, then each switch from the root down.  All below one host bridge is on its
+ * node; host bridges of which no node is known are near to no other. */
 static void make_keys(struct chooser *c, int i)
 {
-	const struct pci_func *f = &c->host->funcs[c->gpus[i]];
-	int path[32], n = 0;
-	size_t len = topology_path(c->host, c->gpus[i], path, ARRAY_SIZE(path));
-	int root = c->gpus[i];
+	const struct topology *t = c->host;
+	const struct pci_func *f = &t->funcs[c->gpus[i]];
+	int path[32], n = 0, unknown = -2 - f->host_bridge, node = f->bridge_node;
+	size_t len = topology_path(t, c->gpus[i], path, ARRAY_SIZE(path));
 
 	if (len > ARRAY_SIZE(path))
 		len = ARRAY_SIZE(path);
-	/* The host bridge has no index of its own: the first function on the same root bus stands for it. */
-	for (size_t k = 0; k < c->host->n_funcs; k++) {
-		if (strcmp(c->host->funcs[k].root_bus, f->root_bus) == 0) {
-			root = (int)k;
-			break;
-		}
-	}
-	c->keys[i][n++] = f->socket;
-	c->keys[i][n++] = f->node;
-	c->keys[i][n++] = root;
+	c->keys[i][n++] = t->n_sockets <= 1 ? 0 : node >= 0 ? t->nodes[node].socket : unknown;
+	c->keys[i][n++] = node >= 0 ? node : unknown;
+	c->keys[i][n++] = f->host_bridge;
 	for (size_t k = 0; k < len && n < MAX_LEVELS; k++)
-		if (topology_is_upstream(c->host, path[k]))
+		if (topology_is_upstream(t, path[k]))
 			c->keys[i][n++] = path[k];
 	c->depth[i] = n;
 }
@@ -116,8 +114,8 @@ static void join(struct choice *acc, int *n, const struct choice *child, int chi
 
 static void leaf(const struct chooser *c, int i, struct choice ret[2])
 {
-	ret[0] = (struct choice){ .ok = true };
-	ret[1] = (struct choice){ .ok = c->free[i], .set = UINT64_C(1) << i };
+	ret[0] = (struct choice){ .ok = !c->fixed || !c->in[i] };
+	ret[1] = (struct choice){ .ok = c->free[i] && (!c->fixed || c->in[i]), .set = UINT64_C(1) << i };
 }
 
 /* What a vertex that is used, but not used up, leaves behind. */
@@ -168,19 +166,28 @@ static void solve(const struct chooser *c, const int *v, int n, int level, struc
 	memcpy(ret, leaves, sizeof(*ret) * (size_t)(n + 1));
 }
 
+static int fill_chooser(struct chooser *c, const bool *is_free, const bool *is_in, int *ret_all)
+{
+	int n = 0;
+
+	for (int g = 0; g < topology_n_gpus(c->host) && n < CHOOSE_MAX; g++) {
+		c->gpus[n] = topology_find_gpu(c->host, g);
+		c->free[n] = is_free[g];
+		c->in[n] = is_in && is_in[g];
+		make_keys(c, n);
+		ret_all[n] = n;
+		n++;
+	}
+	c->fixed = is_in != NULL;
+	return n;
+}
+
 int choose_gpus(const struct topology *host, const bool *is_free, int want, int *ret)
 {
 	struct chooser c = { .host = host };
 	struct choice best[CHOOSE_MAX + 1] = { 0 };
-	int all[CHOOSE_MAX], n = 0, k = 0;
+	int all[CHOOSE_MAX], n = fill_chooser(&c, is_free, NULL, all), k = 0;
 
-	for (int g = 0; g < topology_n_gpus(host) && n < CHOOSE_MAX; g++) {
-		c.gpus[n] = topology_find_gpu(host, g);
-		c.free[n] = is_free[g];
-		make_keys(&c, n);
-		all[n] = n;
-		n++;
-	}
 	if (want > n)
 		return -ENOSPC;
 	solve(&c, all, n, 0, best);
@@ -190,4 +197,19 @@ int choose_gpus(const struct topology *host, const bool *is_free, int want, int 
 		if (best[want].set >> i & 1)
 			ret[k++] = c.gpus[i];
 	return 0;
+}
+
+bool choose_gpus_cost(const struct topology *host, const bool *is_free, const bool *is_in, unsigned int ret[CHOOSE_COSTS])
+{
+	struct chooser c = { .host = host };
+	struct choice best[CHOOSE_MAX + 1] = { 0 };
+	int all[CHOOSE_MAX], n = fill_chooser(&c, is_free, is_in, all), want = 0;
+
+	for (int i = 0; i < n; i++)
+		want += c.in[i];
+	solve(&c, all, n, 0, best);
+	if (!best[want].ok)
+		return false;
+	memcpy(ret, best[want].cost, sizeof(best[want].cost));
+	return true;
 }

@@ -79,6 +79,19 @@ static void check_place(const struct check *c)
 	}
 }
 
+static void check_fabric(const struct check *c)
+{
+	const struct vm_config *vm = c->vm;
+	bool full = vm->fabric == CONF_FABRIC_FULL, mode = usable(c, "fabric", "mode");
+
+	if (mode && set(c, "fabric", "partition") && vm->partition >= 0 && (full || vm->fabric == CONF_FABRIC_NONE))
+		problem_hint(conflict(c, "fabric", "partition", "is set, but mode = %s has no partitions", full ? "full" : "none"),
+			     "use mode = shared, or leave partition out");
+	if (mode && full && usable(c, "place", "nvswitch") && vm->nvswitch == NVSWITCH_NONE)
+		problem_hint(conflict(c, "place", "nvswitch", "none, but [fabric] mode = full passes NVSwitches"),
+			     "remove one of the two");
+}
+
 /* The list of pins fixes the number of vCPUs. */
 static void check_pins(const struct check *c)
 {
@@ -135,6 +148,9 @@ static void check_device(const struct check *c, const struct device_config *d)
 	if (!d->rombar && d->romfile && strcmp(d->romfile, "none"))
 		problem_hint(conflict(c, section, "romfile", "is never seen by the guest with rombar = off"),
 			     "remove one of the two");
+	if (d->gpudirect_clique >= 0 && c->vm->cliques == CLIQUES_ON && usable(c, section, "gpudirect-clique"))
+		problem_hint(conflict(c, section, "gpudirect-clique", "[pcie] cliques = on gives the numbers itself"),
+			     "take one of them away: the numbers must not mix");
 }
 
 static bool has_pci(const struct check *c, const struct device_config *d)
@@ -263,6 +279,7 @@ void config_check(const struct vm_config *vm, struct problems *ps)
 	check_machine(&c);
 	check_boot(&c);
 	check_place(&c);
+	check_fabric(&c);
 	check_devices(&c);
 	check_cpu(&c);
 	check_disks(&c);

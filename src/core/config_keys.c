@@ -32,6 +32,28 @@ static const struct config_word word_pcie[] = {
 	{ "flat", PCIE_FLAT },
 	{ NULL, 0 },
 };
+static const struct config_word word_relation[] = {
+	{ "prefer", RELATION_PREFER },
+	{ "require PIX", RELATION_PIX },
+	{ "require PXB", RELATION_PXB },
+	{ "require PHB", RELATION_PHB },
+	{ "require NODE", RELATION_NODE },
+	{ NULL, 0 },
+};
+static const struct config_word word_cliques[] = {
+	{ "auto", CLIQUES_AUTO },
+	{ "on", CLIQUES_ON },
+	{ "off", CLIQUES_OFF },
+	{ NULL, 0 },
+};
+static const struct config_word word_nvswitch[] = { { "auto", NVSWITCH_AUTO }, { "none", NVSWITCH_NONE }, { NULL, 0 } };
+static const struct config_word word_fabric[] = {
+	{ "auto", CONF_FABRIC_AUTO },
+	{ "none", CONF_FABRIC_NONE },
+	{ "full", CONF_FABRIC_FULL },
+	{ "shared", CONF_FABRIC_SHARED },
+	{ NULL, 0 },
+};
 static const struct config_word word_format[] = {
 	{ "auto", DISK_AUTO },
 	{ "raw", DISK_RAW },
@@ -81,6 +103,7 @@ static const struct section_info {
 	{ "cpu", false, "Virtual CPUs and the host CPUs they run on." },
 	{ "memory", false, "Guest memory. It is split over the guest's NUMA nodes." },
 	{ "pcie", false, "The PCI Express tree that the guest sees." },
+	{ "fabric", false, "NVLink between the GPUs of the VM, on machines with NVSwitches." },
 	{ "disk", true, "A virtio disk, from an image file or a block device." },
 	{ "net", true, "A virtio network interface." },
 	{ "console", false, "The serial console of the guest." },
@@ -180,6 +203,11 @@ const struct config_key config_keys[] = {
 	  .doc = "NVMe controllers, as with nics. Controllers with a mounted file system, swap or a volume that the "
 		 "host uses are never taken." },
 
+	{ .section = "place", .key = "nvswitch", .type = CONF_ENUM, VM(nvswitch), .words = word_nvswitch,
+	  .fallback = "auto", .example = "none",
+	  .doc = "auto: in full passthrough ([fabric] mode) the NVSwitches that belong to the VM's GPUs, or on B200 and B300 the "
+		 "bridge functions that manage them, go along. none: never." },
+
 	{ DEVICE(pci), .key = "pci", .type = CONF_PCI, .required = true, .fallback = "", .example = "0000:17:00.0",
 	  .doc = "PCI address on the host. A device that [place] selects too is passed through once, with these "
 		 "options." },
@@ -248,6 +276,28 @@ const struct config_key config_keys[] = {
 	{ .section = "pcie", .key = "mmio64", .type = CONF_SIZE, VM(mmio64_bytes), .min = GIB, .max = MAX_MMIO,
 	  .words = word_auto_zero, .fallback = "auto", .example = "4T",
 	  .doc = "Window for 64-bit device memory. auto: from the sizes of the devices' BARs." },
+	{ .section = "pcie", .key = "relation", .type = CONF_ENUM, VM(relation), .words = word_relation,
+	  .fallback = "prefer", .example = "require PIX",
+	  .doc = "How near each GPU must have a NIC, and an NVMe controller if the VM has any, in the host and as the guest "
+		 "sees it: PIX, below the same switch; PXB, below stacked switches; PHB, below the same host bridge; NODE, on the "
+		 "same NUMA node or socket. What is farther is refused. prefer: the nearest there is." },
+	{ .section = "pcie", .key = "cliques", .type = CONF_ENUM, VM(cliques), .words = word_cliques,
+	  .fallback = "auto", .example = "off",
+	  .doc = "GPUDirect clique IDs (gpudirect-clique) for NVIDIA GPUs that can reach each other, which the guest's driver "
+		 "takes as a promise that peer-to-peer works. on: the GPUs below one host bridge share one. auto: "
+		 "those below one host switch, where the guest's PCI tree does not show the switch. off: none but those "
+		 "that [device NAME] sets." },
+
+	{ .section = "fabric", .key = "mode", .type = CONF_ENUM, VM(fabric), .words = word_fabric, .fallback = "auto",
+	  .example = "shared",
+	  .doc = "full: NVSwitches go to the guest with the GPUs, and Fabric Manager runs there. shared: only GPUs go, exactly those of "
+		 "one partition of the host's Fabric Manager; which GPU is which comes from /etc/gpuvm/fabric.conf. none: no "
+		 "NVLink. auto: full where no host driver has the NVSwitches and the number of GPUs is one that full passthrough "
+		 "knows, else shared where the GPUs' IDs are known, else none, with a warning." },
+	{ .section = "fabric", .key = "partition", .type = CONF_INT, VM(partition), .max = 255, .words = word_auto,
+	  .fallback = "auto", .example = "1",
+	  .doc = "Partition of shared mode, by Fabric Manager's ID. auto: the free one whose GPUs are nearest to each other and "
+		 "which breaks up the fewest larger ones." },
 
 	{ DISK(file), .key = "file", .type = CONF_PATH, .required = true, .fallback = "",
 	  .example = "/var/lib/gpuvm/disks/half0.qcow2", .doc = "Image file or block device." },

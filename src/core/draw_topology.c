@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "gpuvm/draw.h"
+#include "draw_priv.h"
 
 #define MAX_NAME 36
 
@@ -60,7 +60,7 @@ static int text_width(const char *s)
 }
 
 /* Three digits are enough to compare: "256 GiB", "1.5 GiB", "32 MiB". GiB up to 10 TiB, so that nodes compare. */
-static const char *rough_size(uint64_t bytes, char buf[32])
+const char *draw_rough_size(uint64_t bytes, char buf[32])
 {
 	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
 	double v = (double)bytes;
@@ -77,7 +77,7 @@ static const char *rough_size(uint64_t bytes, char buf[32])
 	return buf;
 }
 
-static const char *link_text(struct pci_link l, char buf[32])
+const char *draw_link_text(struct pci_link l, char buf[32])
 {
 	if (!l.mts || !l.width)
 		buf[0] = '\0';
@@ -122,7 +122,7 @@ const char *pci_func_short_name(const struct pci_func *f, char buf[96])
 		}
 	}
 	/* Of GPUs and NICs the marketing name stands in brackets behind that of the chip. */
-	open = f->role == ROLE_GPU || f->role == ROLE_NIC || f->role == ROLE_NVSWITCH ? strrchr(rest, '[') : NULL;
+	open = f->role == ROLE_GPU || f->role == ROLE_NIC || f->role == ROLE_NVSWITCH || f->role == ROLE_FABRIC ? strrchr(rest, '[') : NULL;
 	close = open ? strrchr(open, ']') : NULL;
 	if (*brief && close && close > open + 1)
 		snprintf(buf, 96, "%s %.*s", brief, (int)(close - open - 1), open + 1);
@@ -150,7 +150,7 @@ static const char *class_word(uint32_t class_code)
 }
 
 /* "gpu 3", "nic", "sata" */
-static char *label_of(const struct pci_func *f)
+char *draw_label(const struct pci_func *f)
 {
 	if (f->gpu_index >= 0)
 		return xasprintf("gpu %d", f->gpu_index);
@@ -159,7 +159,7 @@ static char *label_of(const struct pci_func *f)
 	return xasprintf("%s%s", pci_role_word(f->role), f->is_vf ? " vf" : "");
 }
 
-static const char *port_word(const struct topology *t, int i)
+const char *draw_port_word(const struct topology *t, int i)
 {
 	const struct pci_func *f = &t->funcs[i];
 
@@ -228,6 +228,8 @@ static void fill_note(const struct drawing *d, int i, int section, struct row *r
 	if (f->host_use)
 		add_note(&r->note, xasprintf("in use by host: %s", f->host_use));
 	r->note_busy = r->note != NULL;
+	if (*f->os_name)
+		add_note(&r->note, xstrdup(f->os_name));
 	if (f->boot_vga)
 		add_note(&r->note, xstrdup("console"));
 	if (f->sriov_vfs)
@@ -243,7 +245,7 @@ static void fill_note(const struct drawing *d, int i, int section, struct row *r
 
 /* --- rows ----------------------------------------------------------------------------------------------------- */
 
-static bool is_interesting(const struct pci_func *f)
+bool draw_is_interesting(const struct pci_func *f)
 {
 	if (f->host_use)
 		return true;
@@ -257,7 +259,7 @@ static void mark_visible(struct drawing *d)
 
 	d->visible = xcalloc(t->n_funcs, sizeof(*d->visible));
 	for (size_t i = t->n_funcs; i-- > 0;) {
-		d->visible[i] |= d->flags & DRAW_ALL || is_interesting(&t->funcs[i]);
+		d->visible[i] |= d->flags & DRAW_ALL || draw_is_interesting(&t->funcs[i]);
 		if (d->visible[i] && t->funcs[i].parent >= 0)
 			d->visible[t->funcs[i].parent] = true;
 	}
@@ -265,7 +267,7 @@ static void mark_visible(struct drawing *d)
 
 static bool is_left_out(const struct drawing *d, int i)
 {
-	return !(d->flags & DRAW_ALL) && d->t->funcs[i].role == ROLE_BRIDGE && !strcmp(port_word(d->t, i), "port");
+	return !(d->flags & DRAW_ALL) && d->t->funcs[i].role == ROLE_BRIDGE && !strcmp(draw_port_word(d->t, i), "port");
 }
 
 /* Functions to be drawn right below @parent; what hangs from a port that is left out takes its place. */
@@ -298,13 +300,13 @@ static void add_device(struct drawing *d, int i, int section, char *prefix)
 
 	r->prefix = prefix;
 	r->look = f->role == ROLE_GPU ? LOOK_GPU : LOOK_DEVICE;
-	r->cell[COL_LABEL] = label_of(f);
+	r->cell[COL_LABEL] = draw_label(f);
 	r->cell[COL_BDF] = xstrdup(pci_addr_format(&f->addr, bdf));
 	r->cell[COL_NAME] = cut_name(d, pci_func_short_name(f, name));
 	r->cell[COL_DRIVER] = xstrdup(*f->driver ? f->driver : "-");
 	r->cell[COL_GROUP] = f->iommu_group >= 0 ? xasprintf("group %d", f->iommu_group) : xstrdup("-");
-	r->cell[COL_LINK] = xstrdup(link_text(topology_path_link(d->t, i), buf));
-	r->cell[COL_BAR] = xstrdup(bars ? rough_size(bars, buf) : "");
+	r->cell[COL_LINK] = xstrdup(draw_link_text(topology_path_link(d->t, i), buf));
+	r->cell[COL_BAR] = xstrdup(bars ? draw_rough_size(bars, buf) : "");
 	fill_note(d, i, section, r);
 }
 
@@ -324,7 +326,7 @@ static void add_port(struct drawing *d, int i, int section, const char *prefix, 
 		AUTO_FREE char *old = text;
 		char bdf[PCI_ADDR_STR];
 
-		text = xasprintf("%s%s%s %s", old ? old : "", old ? s->below : "", port_word(d->t, i),
+		text = xasprintf("%s%s%s %s", old ? old : "", old ? s->below : "", draw_port_word(d->t, i),
 				 pci_addr_format(&d->t->funcs[i].addr, bdf));
 		free(list);
 		list = NULL;
@@ -471,7 +473,7 @@ static void print_rows(const struct drawing *d, size_t from, size_t to, const st
 }
 
 /* Cores of node index @node, -1: of the machine. */
-static int count_cores(const struct topology *t, int node)
+int draw_count_cores(const struct topology *t, int node)
 {
 	struct cpuset cores = { 0 };
 
@@ -491,7 +493,7 @@ static void print_pools(const struct drawing *d, const struct host_node *n)
 			continue;
 		fprintf(d->out, "%s%" PRIu64 " of %" PRIu64 " x %s",
 			any ? ", " : "; hugepages free: ", n->pools[i].free, n->pools[i].total,
-			rough_size(n->pools[i].page_bytes, size));
+			draw_rough_size(n->pools[i].page_bytes, size));
 		any = true;
 	}
 	if (!any)
@@ -515,7 +517,7 @@ static void print_node(const struct drawing *d, int i)
 {
 	const struct host_node *n = &d->t->nodes[i];
 	AUTO_FREE char *cpus = cpuset_format(&n->cpus), *head = xasprintf("node %d", n->id);
-	int cores = count_cores(d->t, i);
+	int cores = draw_count_cores(d->t, i);
 	char size[32], avail[32];
 
 	fputc('\n', d->out);
@@ -526,7 +528,7 @@ static void print_node(const struct drawing *d, int i)
 	else
 		fputs("no CPUs", d->out);
 	print_isolated(d, i);
-	fprintf(d->out, "; %s, %s free", rough_size(n->mem_bytes, size), rough_size(n->free_bytes, avail));
+	fprintf(d->out, "; %s, %s free", draw_rough_size(n->mem_bytes, size), draw_rough_size(n->free_bytes, avail));
 	print_pools(d, n);
 	fputc('\n', d->out);
 }
@@ -559,22 +561,35 @@ static void print_allowed(const struct drawing *d)
 		fprintf(d->out, "we may use only CPUs %s\n", *allowed ? allowed : "(none)");
 }
 
+static void print_gaps(const struct drawing *d)
+{
+	AUTO_FREE char *gaps = topology_gaps_text(d->t), *line = xasprintf("not known from %s: %s", d->t->root, gaps);
+
+	print_styled(d, YELLOW, line);
+	fputc('\n', d->out);
+}
+
 static void print_machine(const struct drawing *d)
 {
 	const struct topology *t = d->t;
 	uint64_t mem = 0;
-	int cores = count_cores(t, -1);
+	int cores = draw_count_cores(t, -1);
 	char size[32];
 
 	for (size_t i = 0; i < t->n_nodes; i++)
 		mem += t->nodes[i].mem_bytes;
 	print_styled(d, BOLD, *t->host_name ? t->host_name : "(no name)");
 	fprintf(d->out, ": %d socket%s, %d core%s, %zu CPU%s, %s", t->n_sockets, t->n_sockets == 1 ? "" : "s", cores,
-		cores == 1 ? "" : "s", t->n_cpus, t->n_cpus == 1 ? "" : "s", rough_size(mem, size));
+		cores == 1 ? "" : "s", t->n_cpus, t->n_cpus == 1 ? "" : "s", draw_rough_size(mem, size));
 	print_counts(d);
 	fprintf(d->out, "\n%s", *t->cpu_vendor ? t->cpu_vendor : "unknown CPU");
 	if (t->phys_bits)
 		fprintf(d->out, ", %d address bits", t->phys_bits);
+	if (t->gaps & (GAP_GROUPS | GAP_DRIVERS)) {
+		fprintf(d->out, ", Linux %s\n", *t->kernel ? t->kernel : "of unknown version");
+		print_gaps(d);
+		return;
+	}
 	fputs(", IOMMU ", d->out);
 	if (t->iommu_groups && t->iommu_bits)
 		fprintf(d->out, "on (%d bits)", t->iommu_bits);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Guest nodes, and a host CPU for every vCPU.
  *
- * How it works: each host node that carries a GPU of the VM becomes a guest node.  On each, the first cores are reserved for the
- * host; of the rest, the VM gets the share of its GPUs (2 of 4 GPUs: half the cores), as whole cores, so that no two VMs share
- * a core's caches and execution units.  SMT siblings become guest threads.  vCPUs are numbered so that each guest node and
- * socket is contiguous: hwloc#712 has a guest whose topology broke with the host's interleaved numbering. */
+ * How it works: each host node that carries a GPU of the VM becomes a guest node, and so do nodes without GPUs that serve such
+ * a node (node_share.c).  On each, the first cores are reserved for the host; of the rest, the VM gets the share of its GPUs
+ * (2 of 4 GPUs: half the cores), as whole cores, so that no two VMs share a core's caches and execution units.  SMT siblings
+ * become guest threads.  vCPUs are numbered so that each guest node and socket is contiguous: hwloc#712 has a guest whose topology
+ * broke with the host's interleaved numbering. */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "plan_priv.h"
@@ -22,6 +24,7 @@ struct core {
 struct cores {
 	struct core *v;
 	size_t n;
+	size_t last; /* found: the next CPU is of the same core or of the one behind it, however the siblings are numbered */
 };
 
 /* --- guest nodes ------------------------------------------------------------------------------------ */
@@ -74,13 +77,81 @@ static void add_nodes_of_role(struct planner *pl, bool gpus)
 	const struct topology *t = pl->req->host;
 
 	/* In the host's order, so that guest node 0 is the lowest host node. */
-	for (size_t i = 0; i < t->n_nodes; i++)
+	for (size_t i = 0; i < t->n_nodes; i++) {
 		for (size_t k = 0; k < pl->plan->n_devices; k++) {
 			const struct plan_device *d = &pl->plan->devices[k];
 
 			if ((d->role == ROLE_GPU || !gpus) && planner_func(pl, d->func)->node == (int)i)
 				add_node(pl, (int)i);
 		}
+		if (gpus && planner_takes_bare_node(pl, (int)i))
+			add_node(pl, (int)i);
+	}
+}
+
+static void explain_node(struct planner *pl, const struct plan_node *n)
+{
+	int gpus = planner_vm_gpus_on(pl, planner_host_node(pl, n)), devices = 0;
+
+	for (size_t i = 0; i < pl->plan->n_devices; i++)
+		devices += pl->plan->devices[i].host_node == n->host_node;
+	if (gpus && planner_node_is_bare(pl, planner_host_node(pl, n)))
+		plan_reason(pl->plan, "nodes", "guest node %d = host node %d: it has no GPUs itself; its CPUs and memory are for those of its socket, "
+					       "%d of the VM's among them", n->guest_node, n->host_node, gpus);
+	else if (gpus)
+		plan_reason(pl->plan, "nodes", "guest node %d = host node %d: %d GPU%s of the VM %s there", n->guest_node, n->host_node, gpus,
+			    PLURAL(gpus), gpus == 1 ? "is" : "are");
+	else if (devices)
+		plan_reason(pl->plan, "nodes", "guest node %d = host node %d: %d device%s of the VM %s there", n->guest_node, n->host_node, devices,
+			    PLURAL(devices), devices == 1 ? "is" : "are");
+	else
+		plan_reason(pl->plan, "nodes", "guest node %d = host node %d: %s", n->guest_node, n->host_node,
+			    pl->req->vm->n_pin_cpus ? "[cpu] pin names CPUs of it" : "it has the most free CPUs");
+}
+
+/* The guest node whose host node is nearest to host node index @node; *@ret_distance as the kernel counts, 0 if it does not say. */
+static int nearest_guest_node(const struct planner *pl, int node, int *ret_distance)
+{
+	const struct topology *t = pl->req->host;
+	const int *distances = t->nodes[node].distances;
+	int best = 0, best_cost = INT_MAX;
+
+	for (size_t i = 0; i < pl->plan->n_nodes; i++) {
+		int at = planner_host_node(pl, &pl->plan->nodes[i]);
+		int cost = at < 0 ? INT_MAX - 1 : distances ? distances[at] : t->nodes[at].socket != t->nodes[node].socket;
+
+		if (cost >= best_cost)
+			continue;
+		best = (int)i;
+		best_cost = cost;
+	}
+	*ret_distance = distances ? best_cost : 0;
+	return best;
+}
+
+/* A device on a node that the VM has no vCPUs on.  Left without a node (-1) it would be taken for one of node 0 by some programs
+ * and of no node by others; on the nearest node the guest's choices come out right, if not its idea of the distance. */
+static void adopt_stray(struct planner *pl, struct plan_device *d)
+{
+	struct plan *p = pl->plan;
+	int node = d->host_node < 0 ? -1 : topology_find_node(pl->req->host, d->host_node), distance;
+	AUTO_FREE char *far = NULL;
+
+	/* NVSwitches and companion functions do no DMA of their own that would care. */
+	bool cares = d->role == ROLE_GPU || d->role == ROLE_NIC || d->role == ROLE_NVME;
+
+	if (node < 0 && p->n_nodes > 1 && cares) {
+		plan_warn(p, "device-far", "%s: its host node is not known, so the guest sees it on none; set guest-node in a [device] section", d->id);
+		return;
+	}
+	if (node < 0 && p->n_nodes > 1)
+		return;
+	d->guest_node = node < 0 ? 0 : nearest_guest_node(pl, node, &distance);
+	if (node < 0 || !cares)
+		return;
+	far = distance ? xasprintf(" (distance %d)", distance) : xstrdup("");
+	plan_warn(p, "device-far", "%s is on host node %d, where the VM has no vCPUs: the guest sees it on node %d, the nearest%s", d->id, d->host_node,
+		  d->guest_node, far);
 }
 
 int place_nodes(struct planner *pl)
@@ -100,8 +171,7 @@ int place_nodes(struct planner *pl)
 		add_node(pl, emptiest_node(pl));
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		p->nodes[i].guest_node = (int)i;
-		plan_reason(p, "nodes", "guest node %zu = host node %d: %s", i, p->nodes[i].host_node,
-			    p->n_devices ? "the VM's devices are there" : "the most free CPUs");
+		explain_node(pl, &p->nodes[i]);
 	}
 	for (size_t i = 0; i < p->n_devices; i++)
 		for (size_t k = 0; k < p->n_nodes; k++)
@@ -117,6 +187,8 @@ int place_nodes(struct planner *pl)
 				       "[%s] guest-node: the guest has only the nodes 0 to %zu", section, p->n_nodes - 1);
 		} else if (o && o->guest_node >= 0) {
 			p->devices[i].guest_node = o->guest_node;
+		} else if (p->devices[i].guest_node < 0 && vm->pcie != PCIE_FLAT) {
+			adopt_stray(pl, &p->devices[i]);
 		}
 	}
 	return 0;
@@ -128,9 +200,15 @@ static struct core *core_entry(struct cores *cs, const struct host_cpu *c)
 {
 	struct core *e;
 
-	for (size_t i = 0; i < cs->n; i++)
-		if (cs->v[i].core == c->core)
-			return &cs->v[i];
+	for (size_t k = 0; k < cs->n; k++) {
+		size_t i = (cs->last + k) % cs->n;
+
+		if (cs->v[i].core != c->core)
+			continue;
+		cs->last = i;
+		return &cs->v[i];
+	}
+	cs->last = cs->n;
 	e = PUSH_ZEROED(cs->v, cs->n);
 	e->core = c->core;
 	e->l3 = c->l3;
@@ -200,13 +278,15 @@ static bool cores_have_smt(const struct cores *cs)
 /* The L3 to take cores from: the smallest that holds all that is still needed, else the one with the most. */
 static int pick_l3(const struct cores *cs, const bool *taken, int need, int *ret_have)
 {
-	int best = -1, best_have = 0;
+	int best = -1, best_have = 0, counted = INT_MIN;
 
 	for (size_t i = 0; i < cs->n; i++) {
 		int have = 0;
 
-		if (taken[i] || !core_usable(&cs->v[i]))
+		/* The cores of an L3 follow one another: count it once. */
+		if (taken[i] || !core_usable(&cs->v[i]) || cs->v[i].l3 == counted)
 			continue;
+		counted = cs->v[i].l3;
 		for (size_t k = 0; k < cs->n; k++)
 			have += !taken[k] && core_usable(&cs->v[k]) && cs->v[k].l3 == cs->v[i].l3;
 		if (best_have == 0 || (best_have < need ? have > best_have : have >= need && have < best_have)) {
@@ -248,9 +328,37 @@ static int share_of_cores(const struct planner *pl, const struct cores *cs, int 
 	int ours = planner_vm_gpus_on(pl, node), all = planner_host_gpus_on(pl, node), n = count_cores(cs, true);
 
 	if (!ours)
-		return n;
+		return n > 0 ? n : 1; /* a node without CPUs for us is refused, not left empty */
 	/* Of all cores, not of the free ones: the size of a VM must not depend on who came first. */
 	return n * ours / all > 0 ? n * ours / all : 1;
+}
+
+/* The most vCPUs of q35, by machine type: 288 up to pc-q35-8.0, 1024 in 8.1 and 8.2, 4096 from 9.0 on (hw/i386/pc_q35.c). */
+static int max_vcpus(const struct planner *pl)
+{
+	const char *machine = pl->req->vm->machine;
+	struct qemu_info q = *pl->req->qemu;
+	int major, minor;
+
+	if (machine && sscanf(machine, "pc-q35-%d.%d", &major, &minor) == 2 && !(major > q.major || (major == q.major && minor > q.minor))) {
+		q.major = major;
+		q.minor = minor;
+	}
+	return qemu_at_least(&q, 9, 0) ? 4096 : qemu_at_least(&q, 8, 1) ? 1024 : 288;
+}
+
+/* What was computed may be too much for the machine type; what was asked for is refused instead, in check_vcpu_limits(). */
+static void clamp_demand(struct planner *pl, struct demand *d)
+{
+	int sum = 0, n = (int)pl->plan->n_nodes, max = max_vcpus(pl), each = max / n / 2 * 2;
+
+	for (int i = 0; i < n; i++)
+		sum += d->vcpus[i];
+	if (sum <= max)
+		return;
+	for (int i = 0; i < n; i++)
+		d->vcpus[i] = d->vcpus[i] < each ? d->vcpus[i] : each;
+	plan_warn(pl->plan, "vcpus-limited", "the VM's share would be %d vCPUs, but the q35 machine of this QEMU takes %d: it gets %d per node", sum, max, each);
 }
 
 static void decide_demand(struct planner *pl, const struct cores *cs, struct demand *d)
@@ -272,18 +380,76 @@ static void decide_demand(struct planner *pl, const struct cores *cs, struct dem
 			d->vcpus[i] = share_of_cores(pl, &cs[i], node) * (smt && vm->threads != 1 ? 2 : 1);
 		else
 			d->vcpus[i] = count_cores(&cs[i], true) * (smt ? 2 : 1) < 2 ? 1 : 2;
-		even = even && d->vcpus[i] % 2 == 0;
 	}
+	if (vm->vcpus <= 0)
+		clamp_demand(pl, d);
+	/* What we computed ourselves is made even; what was asked for is refused if it is not. */
+	for (size_t i = 0; i < p->n_nodes && vm->vcpus <= 0 && vm->threads == 2; i++)
+		d->vcpus[i] = d->vcpus[i] > 1 ? d->vcpus[i] / 2 * 2 : 2 * d->vcpus[i];
+	for (size_t i = 0; i < p->n_nodes; i++)
+		even = even && d->vcpus[i] % 2 == 0;
 	d->threads = vm->threads > 0 ? vm->threads : smt && even ? 2 : 1;
 	if (d->threads == 2 && !even)
 		config_problem(pl->ps, vm, "cpu", "threads", "bad-value", "[cpu] threads: 2 needs an even number of vCPUs on each guest node");
 	if (d->threads == 2 && !smt && vm->pin == PIN_AUTO && p->n_devices)
 		config_problem(pl->ps, vm, "cpu", "threads", "bad-value",
 			       "[cpu] threads: 2 is asked for, but this host's cores have one CPU each (SMT is off, or part of it offline)");
-	if (vm->vcpus <= 0 && !vm->n_pin_cpus)
-		plan_reason(p, "vcpus", p->n_devices ? "whole cores: the share of its GPUs, less the cores kept for the host; %d thread%s per core"
-						     : "small by default: the VM has no devices; %d thread%s per core",
-			    d->threads, PLURAL(d->threads));
+}
+
+static int count_reserved(const struct cores *cs)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < cs->n; i++)
+		n += cs->v[i].reserved;
+	return n;
+}
+
+/* "46 of the 48 cores of host node 0 (2 are kept for the host)" and why as many. */
+static void explain_demand(struct planner *pl, const struct cores *cs, const struct demand *d)
+{
+	const struct vm_config *vm = pl->req->vm;
+	const struct plan *p = pl->plan;
+
+	for (size_t i = 0; i < p->n_nodes && vm->pin == PIN_AUTO; i++) {
+		int node = planner_host_node(pl, &p->nodes[i]), ours = planner_vm_gpus_on(pl, node), all = planner_host_gpus_on(pl, node);
+		AUTO_FREE char *why = vm->vcpus > 0	 ? xstrdup("as [cpu] vcpus says")
+				      : ours		 ? xasprintf("the share of its %d of the %d GPU%s that the node is for", ours, all, PLURAL(all))
+				      : p->n_devices	 ? xstrdup("all that the host can give: no GPU of the machine is on this node")
+							 : xstrdup("small by default, as the VM has no devices");
+
+		plan_reason(pl->plan, "vcpus", "guest node %zu: %d vCPUs on %d of the %zu cores of host node %d, %d kept for the host: %s", i, d->vcpus[i],
+			    d->vcpus[i] / d->threads, cs[i].n, p->nodes[i].host_node, count_reserved(&cs[i]), why);
+	}
+}
+
+/* Have some cores two CPUs and others one? Its sibling is offline then, or outside the CPUs that we may use. */
+static bool cores_mixed(const struct cores *cs)
+{
+	bool one = false, two = false;
+
+	for (size_t i = 0; i < cs->n; i++) {
+		one = one || cpuset_count(&cs->v[i].cpus) == 1;
+		two = two || cpuset_count(&cs->v[i].cpus) == 2;
+	}
+	return one && two;
+}
+
+static void explain_threads(struct planner *pl, const struct cores *cs, const struct demand *d)
+{
+	const struct vm_config *vm = pl->req->vm;
+	bool half = false;
+
+	for (size_t i = 0; i < pl->plan->n_nodes; i++)
+		half = half || cores_mixed(&cs[i]);
+	if (vm->pin != PIN_AUTO)
+		return;
+	plan_reason(pl->plan, "threads", "%d per core: %s", d->threads,
+		    vm->threads > 0    ? "as [cpu] threads says"
+		    : d->threads == 2  ? "guest threads are the SMT siblings of host cores, both of them the VM's"
+		    : half	       ? "of some cores one CPU is offline or not ours, so that the guest could not have pairs everywhere"
+		    : cores_have_smt(cs) ? "the number of vCPUs is odd, so that they cannot be pairs of SMT siblings"
+				       : "the host's cores have one CPU each (SMT is off, or the siblings are offline)");
 }
 
 /* --- placing ------------------------------------------------------------------------------------------- */
@@ -301,26 +467,40 @@ static void push_vcpu(struct planner *pl, int guest_node, int host_cpu)
 	}
 }
 
-static void refuse_cpus(struct planner *pl, const struct cores *cs, const struct plan_node *n, int need_cores, int have)
+/* The largest [cpu] vcpus that the nodes could take: it is split evenly, so the smallest node decides. */
+static int vcpus_that_fit(const struct planner *pl, const struct cores *cs, int threads)
 {
-	const struct used_cpus *user = NULL;
-	struct problem *p;
-	int reserved = 0;
+	int least = INT_MAX;
 
-	for (size_t i = 0; i < cs->n; i++) {
-		user = user ? user : cs->v[i].user;
-		reserved += cs->v[i].reserved;
-	}
-	if (need_cores <= count_cores(cs, true) && user) {
-		p = problems_add(pl->ps, PROBLEM_BUSY, "cpu-busy", "vCPUs of guest node %d need %d whole cores of host node %d, but only %d are free: "
-								   "VM '%s' (pid %d) runs on others",
-				 n->guest_node, need_cores, n->host_node, have, user->vm, user->pid);
-	} else {
-		p = problems_add(pl->ps, PROBLEM_HOST, "cpus-short", "vCPUs of guest node %d need %d whole cores of host node %d, which has %zu that we may use, "
-								     "%d of them reserved for the host",
-				 n->guest_node, need_cores, n->host_node, cs->n, reserved);
-	}
-	problem_hint(p, "lower [cpu] vcpus, or set [cpu] reserve or pin");
+	for (size_t i = 0; i < pl->plan->n_nodes; i++)
+		if (count_cores(&cs[i], false) < least)
+			least = count_cores(&cs[i], false);
+	return least * threads * (int)pl->plan->n_nodes;
+}
+
+static void refuse_cpus(struct planner *pl, const struct cores *all, int i, const struct demand *d)
+{
+	const struct cores *cs = &all[i];
+	const struct plan_node *n = &pl->plan->nodes[i];
+	const struct used_cpus *user = NULL;
+	int need = d->vcpus[i] / d->threads, have = count_cores(cs, false), fit = vcpus_that_fit(pl, all, d->threads);
+	struct problem *p;
+
+	for (size_t k = 0; k < cs->n; k++)
+		user = user ? user : cs->v[k].user;
+	if (need <= count_cores(cs, true) && user)
+		p = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "cpu-busy",
+				   "vCPUs of guest node %d need %d whole cores of host node %d, but only %d are free: VM '%s' (pid %d) runs on others",
+				   n->guest_node, need, n->host_node, have, user->vm, user->pid);
+	else
+		p = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "cpus-short",
+				   "vCPUs of guest node %d need %d whole cores of host node %d, which has %zu that we may use, %d of them reserved for the host",
+				   n->guest_node, need, n->host_node, cs->n, count_reserved(cs));
+	p->kind = need <= count_cores(cs, true) && user ? PROBLEM_BUSY : PROBLEM_HOST;
+	if (fit)
+		problem_hint(p, "[cpu] vcpus = %d would fit", fit);
+	else
+		problem_hint(p, "no whole core is left there: set [cpu] pin or reserve%s", user ? ", or stop a VM" : "");
 }
 
 /* Whole cores on one node. Returns false if there are not enough. */
@@ -358,7 +538,7 @@ static void place_auto(struct planner *pl, const struct cores *cs, const struct 
 	bool all = true;
 
 	for (size_t i = 0; i < p->n_nodes; i++)
-		all = all && d->vcpus[i] / d->threads <= count_cores(&cs[i], false);
+		all = all && d->vcpus[i] / d->threads <= count_cores(&cs[i], false) && (d->threads == 1 || cores_have_smt(&cs[i]));
 	if (!all && !p->n_devices) {
 		plan_warn(p, "cpus-unpinned", "there are not enough free whole cores: the vCPUs are not pinned");
 		place_floating(pl, d);
@@ -366,12 +546,29 @@ static void place_auto(struct planner *pl, const struct cores *cs, const struct 
 	}
 	for (size_t i = 0; i < p->n_nodes; i++)
 		if (!place_on_node(pl, &cs[i], &p->nodes[i], d->vcpus[i], d->threads))
-			refuse_cpus(pl, &cs[i], &p->nodes[i], d->vcpus[i] / d->threads, count_cores(&cs[i], false));
+			refuse_cpus(pl, cs, (int)i, d);
 }
 
 static void refuse_pin(struct planner *pl, enum problem_kind kind, const char *code, int cpu, const char *why)
 {
 	config_problem(pl->ps, pl->req->vm, "cpu", "pin", code, "[cpu] pin: CPU %d %s", cpu, why)->kind = kind;
+}
+
+/* Threads of a guest core must be threads of a host core: the guest's scheduler counts on it. */
+static void check_listed_pairs(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+
+	for (size_t i = 0; i + 1 < vm->n_pin_cpus && vm->threads == 2; i += 2) {
+		const struct host_cpu *a = topology_cpu(pl->req->host, vm->pin_cpus[i]), *b = topology_cpu(pl->req->host, vm->pin_cpus[i + 1]);
+
+		if (!a || !b || a->core == b->core)
+			continue;
+		problem_hint(config_problem(pl->ps, vm, "cpu", "pin", "bad-value", "[cpu] pin: CPUs %d and %d are not two threads of one core, but threads = 2",
+					    a->cpu, b->cpu),
+			     "list the two threads of each core one after the other, or use threads = 1");
+		return;
+	}
 }
 
 /* The operator's own list: vCPU i on pin_cpus[i]. */
@@ -407,6 +604,7 @@ static void place_listed(struct planner *pl)
 				guest_node = (int)k;
 		push_vcpu(pl, guest_node, c->cpu);
 	}
+	check_listed_pairs(pl);
 	plan_reason(p, "vcpus", "pinned as [cpu] pin lists them");
 }
 
@@ -455,6 +653,7 @@ static void choose_housekeeping(struct planner *pl, const struct cores *cs)
 	const struct vm_config *vm = pl->req->vm;
 	struct plan *p = pl->plan;
 	struct cpuset all = { 0 };
+	AUTO_FREE char *list = NULL;
 
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		for (size_t k = 0; k < cs[i].n; k++)
@@ -462,6 +661,9 @@ static void choose_housekeeping(struct planner *pl, const struct cores *cs)
 				cpuset_or(&p->housekeeping, &cs[i].v[k].cpus);
 		cpuset_or(&all, &p->nodes[i].prealloc_cpus);
 	}
+	/* Nodes that have no CPU for us at all: then any of ours. */
+	if (cpuset_empty(&all))
+		all = pl->req->host->allowed;
 	cpuset_andnot(&p->housekeeping, &pl->vcpu_cpus);
 	if (cpuset_empty(&p->housekeeping)) {
 		p->housekeeping = all;
@@ -477,8 +679,82 @@ static void choose_housekeeping(struct planner *pl, const struct cores *cs)
 		config_problem(pl->ps, vm, "cpu", "emulator", "cpu-not-allowed",
 			       "[cpu] emulator: has CPUs that do not exist, are offline or are outside the CPUs that we may use")
 			->kind = PROBLEM_HOST;
-	plan_reason(p, "emulator", vm->emulator_set ? "as [cpu] emulator says"
-						    : "QEMU's main loop, I/O threads and helpers run on the cores kept for the host, away from the vCPUs");
+	list = cpuset_format(&p->emulator);
+	plan_reason(p, "emulator", vm->emulator_set ? "CPUs %s, as [cpu] emulator says"
+						    : "CPUs %s: QEMU's main loop, I/O threads and helpers run on what is kept for the host, away from the vCPUs",
+		    list);
+}
+
+/* The highest APIC ID: each level of the topology has a field of whole bits, so IDs have gaps (x86_apicid_from_cpu_idx in QEMU). */
+int planner_max_apic_id(const struct plan *p)
+{
+	int max = 0, thread_bits = 0, core_bits = 0;
+
+	while (1 << thread_bits < p->smp_threads)
+		thread_bits++;
+	while (1 << core_bits < p->smp_cores)
+		core_bits++;
+	for (size_t i = 0; i < p->n_vcpus; i++) {
+		int id = ((p->vcpus[i].socket << core_bits) | p->vcpus[i].core) << thread_bits | p->vcpus[i].thread;
+
+		max = id > max ? id : max;
+	}
+	return max;
+}
+
+/* Beyond APIC ID 254 the guest needs x2APIC and a way to address interrupts there: argv.c sets kernel-irqchip=split, which offers
+ * KVM_FEATURE_MSI_EXT_DEST_ID to guests (QEMU 6.0); Linux uses it since 5.11.  QEMU's own emulation learned x2APIC in 9.0. */
+static void check_vcpu_limits(struct planner *pl)
+{
+	const struct plan *p = pl->plan;
+	int max = max_vcpus(pl);
+	struct problem *pr;
+
+	if ((int)p->n_vcpus > max) {
+		pr = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "vcpus-too-many", "[cpu] vcpus: %zu are more than the %d that the q35 machine takes",
+				    p->n_vcpus, max);
+		pr->kind = PROBLEM_HOST;
+		problem_hint(pr, "[cpu] vcpus = %d; %s", max, max < 1024 ? "pc-q35-8.1 takes 1024, 9.0 takes 4096" : "pc-q35-9.0 takes 4096");
+	} else if (planner_max_apic_id(p) >= X2APIC_FIRST && strcmp(p->accel, "tcg") == 0 && !qemu_at_least(pl->req->qemu, 9, 0)) {
+		pr = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "vcpus-too-many",
+				    "[cpu] vcpus: %zu give APIC IDs up to %d, and emulation (tcg) has no x2APIC before QEMU 9.0", p->n_vcpus,
+				    planner_max_apic_id(p));
+		pr->kind = PROBLEM_HOST;
+		problem_hint(pr, "use KVM, or fewer vCPUs: up to 128 always fit");
+	} else if (planner_max_apic_id(p) >= X2APIC_FIRST) {
+		plan_warn(pl->plan, "vcpus-x2apic", "APIC IDs go up to %d: the guest needs x2APIC, and Linux 5.11 or newer to send interrupts to all of its vCPUs",
+			  planner_max_apic_id(p));
+	}
+}
+
+static void count_isolated(const struct planner *pl, const struct cpuset *set, int *ret_isolated, int *ret_other)
+{
+	*ret_isolated = *ret_other = 0;
+	cpuset_for_each(cpu, set) {
+		const struct host_cpu *c = topology_cpu(pl->req->host, cpu);
+
+		*ret_isolated += c && c->isolated;
+		*ret_other += c && !c->isolated;
+	}
+}
+
+/* The kernel balances no load over CPUs of isolcpus: a thread stays where it was put.  Right for pinned vCPUs; QEMU's own threads, which
+ * have several CPUs to choose from, would all sit on the first. */
+static void report_isolated(struct planner *pl)
+{
+	struct plan *p = pl->plan;
+	int vcpus, vcpus_other, own, own_other;
+
+	count_isolated(pl, &pl->vcpu_cpus, &vcpus, &vcpus_other);
+	count_isolated(pl, &p->emulator, &own, &own_other);
+	if (vcpus && !vcpus_other)
+		plan_reason(p, "isolated", "all vCPUs run on CPUs that the kernel keeps other threads off (isolcpus)");
+	else if (vcpus)
+		plan_warn(p, "cpus-isolated", "%d of the vCPUs' CPUs are isolated (isolcpus), %d are not: they will not run alike; [cpu] pin can name either kind",
+			  vcpus, vcpus_other);
+	if (own)
+		plan_warn(p, "cpus-isolated",
+			  "%d of the CPUs for QEMU's own threads are isolated (isolcpus), where the kernel balances nothing: [cpu] emulator can name others", own);
 }
 
 int place_cpus(struct planner *pl)
@@ -503,7 +779,11 @@ int place_cpus(struct planner *pl)
 	}
 	if (pl->ps->n == before) {
 		number_vcpus(pl, d.threads);
+		explain_demand(pl, cs, &d);
+		explain_threads(pl, cs, &d);
 		choose_housekeeping(pl, cs);
+		report_isolated(pl);
+		check_vcpu_limits(pl);
 	}
 	for (size_t i = 0; i < p->n_nodes; i++)
 		free(cs[i].v);

@@ -16,14 +16,16 @@
 
 #include "plan_priv.h"
 
-#define GIB		  (UINT64_C(1) << 30)
-#define BUSES		  256
-#define BUS_STEP	  0x20 /* pxb bus numbers begin at multiples, where that fits: easy to read */
-#define SLOTS		  32   /* device numbers on a bus */
-#define ROOT_SLOT_PXB	  0x10 /* pcie.0 device numbers: 0x2-0x7 disks and NICs, 0x8-0xf root ports, 0x10.. pxb */
-#define ROOT_SLOT_PORTS	  0x08
-#define MAX_DEPTH	  8
-#define Q35_DEFAULT_HOLE (32 * GIB) /* q35-pcihost pci-hole64-size */
+#define GIB              (UINT64_C(1) << 30)
+#define BUSES            256
+#define BUS_STEP         0x20 /* pxb bus numbers begin at multiples, where that fits: easy to read */
+#define SLOTS            32   /* device numbers on a bus */
+#define ROOT_SLOT_PXB    0x10 /* pcie.0 device numbers: 0x2-0x7 disks and NICs, 0x8-0xf root ports, 0x10.. pxb */
+#define ROOT_SLOT_PORTS  0x08
+#define MAX_DEPTH        8
+#define Q35_DEFAULT_HOLE (32 * GIB)        /* q35-pcihost pci-hole64-size */
+#define OVMF_MAX_WINDOW  (16 * 1024 * GIB) /* opt/ovmf/X-PciMmio64Mb is taken up to 0x1000000 (OvmfPkg MemDetect) */
+#define MAX_PXB          15                /* device numbers 0x10-0x1e of pcie.0; 0x1f is q35's LPC bridge */
 
 struct item {
 	struct plan_device *dev;
@@ -167,8 +169,12 @@ static void emit_node(struct walk *w, const char *bus, struct item *v, int n)
 		n -= k;
 	}
 	if (addr > SLOTS)
-		problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted", "guest node %d needs %d root ports, a bus has room for %d", w->guest_node,
-			     addr, SLOTS);
+		problem_hint(problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted",
+					  "guest node %d needs %d root ports, a bus has room for %d", w->guest_node,
+					  addr, SLOTS),
+			     mirror ? "pass fewer devices"
+				    : "pass fewer devices, or set [pcie] topology = mirror, which needs one root port "
+				      "per switch");
 }
 
 static int item_cmp(const void *a, const void *b)
@@ -204,8 +210,8 @@ static int collect_items(struct planner *pl, int guest_node, bool flat, struct i
 static void emit_flat(struct walk *w, struct item *v, int n)
 {
 	if (n > 8 * (ROOT_SLOT_PXB - ROOT_SLOT_PORTS)) {
-		problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted", "%d devices on pcie.0, which has room for %d", n,
-			     8 * (ROOT_SLOT_PXB - ROOT_SLOT_PORTS));
+		problems_add(w->pl->ps, PROBLEM_HOST, "buses-exhausted", "%d devices on pcie.0, which has room for %d",
+			     n, 8 * (ROOT_SLOT_PXB - ROOT_SLOT_PORTS));
 		return;
 	}
 	w->next_bus = 1;
@@ -233,10 +239,13 @@ static void number_buses(struct planner *pl, int used_on_root)
 			break;
 	}
 	if (!step) {
-		struct problem *pr = problems_add(pl->ps, PROBLEM_HOST, "buses-exhausted",
-						  "the guest's PCIe tree needs more than the %d buses that there are", BUSES);
+		struct problem *pr =
+			problems_add(pl->ps, PROBLEM_HOST, "buses-exhausted",
+				     "the guest's PCIe tree needs more than the %d buses that there are", BUSES);
 
-		problem_hint(pr, "pass fewer devices, or set [pcie] topology = root-port, which needs one bus per device");
+		problem_hint(pr, pl->req->vm->pcie == PCIE_MIRROR ? "pass fewer devices, or set [pcie] topology = "
+								    "root-port, which needs one bus per device"
+								  : "pass fewer devices");
 		return;
 	}
 	base = used_on_root + 1;
@@ -261,8 +270,8 @@ static void number_buses(struct planner *pl, int used_on_root)
 
 /* --- the 64-bit window ------------------------------------------------------------------------------ */
 
-/* A port's window is aligned to the device's largest BAR; twice the sum leaves room for that. */
-static uint64_t mmio_need(const struct plan *p)
+/* Each device's BARs, in multiples of its largest: the window of the port above is aligned to that. */
+static uint64_t bars_aligned(const struct plan *p)
 {
 	uint64_t sum = 0;
 
@@ -274,59 +283,218 @@ static uint64_t mmio_need(const struct plan *p)
 				largest = pow2_at_least(p->devices[i].bars[b]);
 		sum += largest ? (all + largest - 1) / largest * largest : 0;
 	}
-	return sum ? pow2_at_least(2 * sum) : 0;
+	return sum;
 }
 
-/* Physical address bits of the guest: -cpu host has the host's, capped by what the IOMMU can map; QEMU's TCG CPUs have 40. */
-static int guest_phys_bits(const struct planner *pl)
+/* For messages: a few MiB more make a number that nobody can read. */
+static uint64_t about(uint64_t bytes)
 {
-	const struct topology *t = pl->req->host;
-	int bits = strcmp(pl->plan->accel, "kvm") == 0 && t->phys_bits ? t->phys_bits : 40;
-
-	return t->iommu_bits && t->iommu_bits < bits && pl->plan->n_devices ? t->iommu_bits : bits;
+	return bytes < GIB ? bytes : (bytes + GIB / 2) / GIB * GIB;
 }
 
+/* "phys-bits=46" of a CPU model that was given with options; 0: none. "host-phys-bits=on" is another one. */
+static int model_phys_bits(const char *model)
+{
+	const char *at = strstr(model, ",phys-bits=");
+	int bits;
+
+	return at && sscanf(at, ",phys-bits=%d", &bits) == 1 ? bits : 0;
+}
+
+/* Physical address bits of the guest's CPU: -cpu host has the host's, emulation and named models have 40 unless told
+ * otherwise (target/i386/cpu.c: TCG_PHYS_ADDR_BITS).  0: of a host that we do not know. */
+static int cpu_bits(const struct planner *pl)
+{
+	const char *model = pl->req->vm->cpu_model;
+
+	if (model && model_phys_bits(model))
+		return model_phys_bits(model);
+	if (strcmp(pl->plan->accel, "kvm") != 0)
+		return 40;
+	if (model && strcmp(model, "host") != 0 && strncmp(model, "host,", 5) != 0 &&
+	    !strstr(model, "host-phys-bits=on"))
+		return 40;
+	return pl->req->host->phys_bits;
+}
+
+/* What of CPU and IOMMU is the narrower; 0 and NULL: neither is known.  VFIO maps the guest's BARs at their guest addresses into
+ * the IOMMU, which fails (-EINVAL) past its width. */
+static int address_bits(const struct planner *pl, const char **ret_whose)
+{
+	int cpu = cpu_bits(pl), iommu = pl->plan->n_devices ? pl->req->host->iommu_bits : 0;
+
+	*ret_whose = NULL;
+	if (!cpu && !iommu)
+		return 0;
+	if (iommu && (!cpu || iommu < cpu)) {
+		*ret_whose = "the host's IOMMU";
+		return iommu;
+	}
+	*ret_whose = "the guest's CPU";
+	return cpu;
+}
+
+/* Where a window of @bytes would end.  QEMU puts it above RAM, which on AMD moves to 1 TiB when it would reach the
+ * HyperTransport hole at 0xfd00000000 (hw/i386/pc.c); OVMF aligns it to its own size. */
+static uint64_t window_end(const struct planner *pl, uint64_t bytes)
+{
+	uint64_t base = 4 * GIB + plan_memory_bytes(pl->plan), size = pow2_at_least(bytes);
+	bool amd = strcmp(pl->req->host->cpu_vendor, "AuthenticAMD") == 0 && strcmp(pl->plan->accel, "kvm") == 0;
+
+	if (amd && base + bytes > UINT64_C(0xfd00000000) && base < 1024 * GIB)
+		base = 1024 * GIB + plan_memory_bytes(pl->plan);
+	if (pl->plan->vars_file)
+		base = (base + size - 1) / size * size;
+	return base + bytes;
+}
+
+static bool window_fits(const struct planner *pl, uint64_t bytes)
+{
+	const char *whose;
+	int bits = address_bits(pl, &whose);
+
+	if (pl->plan->vars_file && bytes > OVMF_MAX_WINDOW)
+		return false;
+	return !bits || bits >= 64 || window_end(pl, bytes) <= UINT64_C(1) << bits;
+}
+
+static void refuse_window(struct planner *pl, uint64_t need)
+{
+	const struct plan *p = pl->plan;
+	const char *whose;
+	int bits = address_bits(pl, &whose);
+	bool by_ovmf = p->vars_file && p->mmio64_bytes > OVMF_MAX_WINDOW;
+	AUTO_FREE char *limit =
+		by_ovmf ? xstrdup("OVMF's largest, 16 TiB") : xasprintf("the %d address bits of %s", bits, whose);
+	char size[32], sum[32], ram[32];
+	struct problem *pr;
+
+	pr = config_problem(pl->ps, pl->req->vm, "pcie", "mmio64", "mmio-too-large",
+			    "a 64-bit window of %s for BARs of %s, above %s of memory, does not fit into %s",
+			    format_size(p->mmio64_bytes, size), format_size(about(need), sum),
+			    format_size(plan_memory_bytes(p), ram), limit);
+	pr->kind = PROBLEM_HOST;
+	if (by_ovmf)
+		problem_hint(pr, "use [vm] firmware = seabios, or pass fewer devices");
+	else if (pl->req->vm->mmio64_bytes && window_fits(pl, pow2_at_least(need)))
+		problem_hint(pr, "leave out [pcie] mmio64: %s would do", format_size(pow2_at_least(need), size));
+	else if (strcmp(p->accel, "tcg") == 0)
+		problem_hint(pr, "emulation (tcg) has 40 bits; KVM has those of the host");
+	else if (bits == cpu_bits(pl) && pl->req->vm->cpu_model && pl->req->host->phys_bits > bits)
+		problem_hint(pr, "[cpu] model = host has the host's %d bits", pl->req->host->phys_bits);
+	else if (bits < 46 && strcmp(whose, "the host's IOMMU") == 0)
+		problem_hint(pr, "pass fewer devices; or look in the firmware's settings for a wider IOMMU (48 bits "
+				 "and more are usual on servers)");
+	else
+		problem_hint(pr, "pass fewer devices, or give the VM less memory");
+}
+
+static void explain_bits(struct planner *pl)
+{
+	const char *whose;
+	int bits = address_bits(pl, &whose);
+
+	if (bits)
+		plan_reason(pl->plan, "phys-bits", "%d, those of %s: guest memory and the window end below them", bits,
+			    whose);
+	else
+		plan_reason(pl->plan, "phys-bits", "not known of this host: whether the window fits was not checked");
+}
+
+/* Twice what is needed leaves room for firmware that does not pack tightly; where that does not fit, exactly that. */
 static void size_mmio(struct planner *pl)
 {
 	struct plan *p = pl->plan;
-	uint64_t need = mmio_need(p), ram = plan_memory_bytes(p);
-	int bits = guest_phys_bits(pl);
-	struct problem *pr;
-	char size[32];
+	uint64_t need = bars_aligned(p), roomy = need ? pow2_at_least(2 * need) : 0,
+		 tight = need ? pow2_at_least(need) : 0;
+	char size[32], sum[32];
 
+	format_size(about(need), sum);
 	if (pl->req->vm->mmio64_bytes) {
 		p->mmio64_bytes = pl->req->vm->mmio64_bytes;
 		plan_reason(p, "mmio64", "%s, as [pcie] mmio64 says", format_size(p->mmio64_bytes, size));
-	} else if (need > Q35_DEFAULT_HOLE / 2) {
-		p->mmio64_bytes = need;
-		plan_reason(p, "mmio64", "%s: twice the sum of the BARs, each aligned to the largest of its device", format_size(need, size));
+		if (p->mmio64_bytes < need)
+			plan_warn(
+				p, "mmio64-small",
+				"[pcie] mmio64: the devices' BARs need %s: firmware will leave some without an address",
+				sum);
+	} else if (roomy > Q35_DEFAULT_HOLE / 2) {
+		p->mmio64_bytes = window_fits(pl, roomy) || !window_fits(pl, tight) ? roomy : tight;
+		plan_reason(p, "mmio64", "%s: the BARs need %s, each device's aligned to its largest; %s",
+			    format_size(p->mmio64_bytes, size), sum,
+			    p->mmio64_bytes == roomy
+				    ? "twice that, rounded up to a power of two, as firmware may leave gaps"
+				    : "twice that would not fit");
 	}
-	/* QEMU puts the window above RAM (and its 4 GiB hole) and refuses if it ends beyond the CPU's address bits. */
-	if (!p->mmio64_bytes || 4 * GIB + ram + p->mmio64_bytes <= UINT64_C(1) << bits)
+	if (!p->mmio64_bytes)
 		return;
-	pr = problems_add(pl->ps, PROBLEM_HOST, "mmio-too-large", "a 64-bit window of %s above %" PRIu64 " GiB of memory does not fit into %d physical address bits",
-			  format_size(p->mmio64_bytes, size), ram / GIB, bits);
-	problem_hint(pr, "%s", strcmp(p->accel, "tcg") == 0 ? "emulation (tcg) has 40 bits; KVM has those of the host"
-							    : "pass fewer devices, or set [pcie] mmio64 to what the BARs need exactly");
+	explain_bits(pl);
+	if (!window_fits(pl, p->mmio64_bytes))
+		refuse_window(pl, need);
 }
 
 /* --- all ------------------------------------------------------------------------------------------------- */
 
-static void explain(struct planner *pl)
+/* The VM's other devices below the same host switch: "nic0, nvme0"; "" for none. Owned. */
+static char *companions(const struct planner *pl, int self, int sw)
 {
-	for (size_t i = 0; i < pl->plan->n_devices; i++) {
-		const struct plan_device *d = &pl->plan->devices[i];
-		AUTO_FREE char *what = xasprintf("device %s", d->id);
+	char *out = xstrdup("");
 
-		if (d->guest_switch)
-			plan_reason(pl->plan, what, "port %s of switch %s on guest node %d: it shares a PCIe switch on the host", d->guest_port,
-				    d->guest_switch, d->guest_node);
-		else
-			plan_reason(pl->plan, what, "root port %s%s: %s", d->guest_port, d->guest_node < 0 ? " on pcie.0" : "",
-				    topology_switch_of(pl->req->host, d->func) < 0
-					    ? "no PCIe switch is above it on the host either"
-					    : "no other device of the VM is below its switch, and a root port shows the true link speed");
+	for (size_t i = 0; sw >= 0 && i < pl->plan->n_devices; i++) {
+		const struct plan_device *d = &pl->plan->devices[i];
+		int path[32];
+		size_t n = topology_path(pl->req->host, d->func, path, ARRAY_SIZE(path));
+
+		for (size_t k = 0; k < n && k < ARRAY_SIZE(path) && (int)i != self; k++) {
+			AUTO_FREE char *before = out;
+
+			out = path[k] == sw ? xasprintf("%s%s%s", before, *before ? ", " : "", d->id)
+					    : STEAL_PTR(before);
+		}
 	}
+	return out;
+}
+
+static const char *func_bdf(const struct planner *pl, int func, char buf[PCI_ADDR_STR])
+{
+	return pci_addr_format(&planner_func(pl, func)->addr, buf);
+}
+
+/* The host switch that the guest's switch right above the device stands for. */
+static int mirrored_switch(const struct planner *pl, const struct plan_device *d)
+{
+	const struct plan_port *sw = d->guest_switch ? plan_find_port(pl->plan, d->guest_switch) : NULL;
+
+	return sw ? sw->host_func : topology_switch_of(pl->req->host, d->func);
+}
+
+static void explain_device(struct planner *pl, int i)
+{
+	struct plan *p = pl->plan;
+	const struct plan_device *d = &p->devices[i];
+	int sw = mirrored_switch(pl, d);
+	AUTO_FREE char *what = xasprintf("device %s", d->id), *with = companions(pl, i, sw);
+	AUTO_FREE char *node = d->guest_node >= 0 && pl->req->vm->pcie != PCIE_FLAT
+				       ? xasprintf(" on guest node %d", d->guest_node)
+				       : xstrdup("");
+	char bdf[PCI_ADDR_STR];
+
+	if (d->guest_switch)
+		plan_reason(p, what, "port %s%s: switch %s stands for %s of the host, which it shares with %s",
+			    d->guest_port, node, d->guest_switch, func_bdf(pl, sw, bdf), with);
+	else if (sw < 0)
+		plan_reason(p, what, "root port %s%s: no PCIe switch is above it on the host either", d->guest_port,
+			    node);
+	else if (*with && pl->req->vm->pcie != PCIE_MIRROR)
+		plan_reason(p, what,
+			    "root port %s%s, as [pcie] topology says: true link speed, but switch %s, which it shares "
+			    "with %s, is hidden",
+			    d->guest_port, node, func_bdf(pl, sw, bdf), with);
+	else
+		plan_reason(p, what,
+			    "root port %s%s: of the VM only it is below the host's switch %s, and a root port shows "
+			    "the true link speed",
+			    d->guest_port, node, func_bdf(pl, sw, bdf));
 }
 
 int place_pci(struct planner *pl)
@@ -334,7 +502,8 @@ int place_pci(struct planner *pl)
 	bool flat = pl->req->vm->pcie == PCIE_FLAT;
 	struct walk w = { .pl = pl, .guest_node = -1 };
 	struct item *v = xcalloc(pl->plan->n_devices, sizeof(*v));
-	int n = collect_items(pl, -1, flat, v), on_root;
+	int n = collect_items(pl, -1, flat, v), on_root, n_pxb = 0;
+	size_t before = pl->ps->n;
 
 	emit_flat(&w, v, n);
 	on_root = w.next_bus > 0 ? w.next_bus - 1 : 0;
@@ -346,15 +515,23 @@ int place_pci(struct planner *pl)
 		n = collect_items(pl, (int)i, flat, v);
 		if (!n)
 			continue;
+		if (n_pxb == MAX_PXB) {
+			problems_add(
+				pl->ps, PROBLEM_HOST, "buses-exhausted",
+				"the VM's devices are on more than %d nodes, and pcie.0 has room for %d host bridges",
+				MAX_PXB, MAX_PXB);
+			break;
+		}
 		id = xasprintf("pxb%zu", i);
-		add_port(&w, GPORT_PXB, xstrdup(id), "pcie.0", ROOT_SLOT_PXB + (int)i);
+		add_port(&w, GPORT_PXB, xstrdup(id), "pcie.0", ROOT_SLOT_PXB + n_pxb++);
 		emit_node(&w, id, v, n);
 	}
 	free(v);
-	if (pl->ps->n)
+	if (pl->ps->n != before)
 		return -EINVAL;
 	number_buses(pl, on_root);
 	size_mmio(pl);
-	explain(pl);
-	return pl->ps->n ? -EINVAL : 0;
+	for (size_t i = 0; i < pl->plan->n_devices; i++)
+		explain_device(pl, (int)i);
+	return pl->ps->n != before ? -EINVAL : 0;
 }

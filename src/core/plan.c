@@ -40,6 +40,7 @@ void host_use_clear(struct host_use *u)
 	free(u->devices);
 	free(u->cpus);
 	free(u->memory);
+	free(u->fabrics);
 	*u = (struct host_use){ 0 };
 }
 
@@ -61,28 +62,6 @@ const struct used_cpus *planner_cpu_user(const struct planner *pl, const struct 
 		if (cpuset_intersects(&use->cpus[i].cpus, cpus))
 			return &use->cpus[i];
 	return NULL;
-}
-
-int planner_vm_gpus_on(const struct planner *pl, int node)
-{
-	int n = 0;
-
-	for (size_t i = 0; i < pl->plan->n_devices; i++) {
-		const struct plan_device *d = &pl->plan->devices[i];
-
-		n += d->role == ROLE_GPU && planner_func(pl, d->func)->node == node;
-	}
-	return n;
-}
-
-int planner_host_gpus_on(const struct planner *pl, int node)
-{
-	const struct topology *t = pl->req->host;
-	int n = 0;
-
-	for (size_t i = 0; i < t->n_funcs; i++)
-		n += t->funcs[i].role == ROLE_GPU && t->funcs[i].node == node;
-	return n;
 }
 
 int planner_host_node(const struct planner *pl, const struct plan_node *n)
@@ -161,6 +140,11 @@ static void copy_lifecycle(struct planner *pl)
 	p->foreign_host = pl->req->foreign_host && pl->req->fake_devices;
 	if (p->foreign_host)
 		plan_warn(p, "foreign-host", "the plan is of another machine: pins and memory nodes are left out of what runs here");
+	if (pl->req->host->gaps) {
+		AUTO_FREE char *gaps = topology_gaps_text(pl->req->host);
+
+		plan_warn(p, "topology-partial", "the description of the machine does not have %s: nothing that needs it was checked", gaps);
+	}
 	p->stop_timeout_ms = vm->stop_timeout_ms;
 	p->on_reboot = vm->on_reboot;
 	p->on_launcher_death = vm->on_launcher_death;
@@ -184,9 +168,9 @@ static uint64_t ready_timeout(const struct planner *pl)
 int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps)
 {
 	static int (*const steps[])(struct planner *) = { select_devices, place_nodes, place_cpus,
-							  place_memory,	  place_pci,   argv_build };
+							  place_memory,	  place_pci,   relate_devices, argv_build };
 	size_t before = ps->n;
-	struct plan plan = { 0 };
+	struct plan plan = { .fabric.partition = -1 };
 	struct planner pl = { .req = req, .plan = &plan, .ps = ps };
 
 	copy_lifecycle(&pl);
@@ -239,6 +223,7 @@ static void clear_devices(struct plan *p)
 		free(p->groups[i].devices);
 	}
 	free(p->groups);
+	free(p->relations);
 	for (size_t i = 0; i < p->n_binds; i++) {
 		free(p->binds[i].from);
 		free(p->binds[i].override);

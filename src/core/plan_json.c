@@ -83,6 +83,7 @@ static struct json_object *device_json(const struct plan_device *d)
 	add_str(guest, "port", d->guest_port);
 	add_str(guest, "switch", d->guest_switch);
 	add_int(guest, "bus_nr", d->guest_bus_nr);
+	add(guest, "clique", d->clique < 0 ? NULL : json_object_new_int(d->clique));
 	add(o, "guest", guest);
 	return o;
 }
@@ -99,6 +100,23 @@ static struct json_object *groups_json(const struct plan *p)
 		add_str(o, "switch", p->groups[i].switch_bdf);
 		add_str(o, "relation", pci_relation_word(p->groups[i].relation));
 		add(o, "devices", ids);
+		json_object_array_add(a, o);
+	}
+	return a;
+}
+
+static struct json_object *relations_json(const struct plan *p)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < p->n_relations; i++) {
+		const struct plan_relation *r = &p->relations[i];
+		struct json_object *o = json_object_new_object();
+
+		add_str(o, "a", p->devices[r->a].id);
+		add_str(o, "b", p->devices[r->b].id);
+		add_str(o, "host", pci_relation_word(r->host));
+		add_str(o, "guest", pci_relation_word(r->guest));
 		json_object_array_add(a, o);
 	}
 	return a;
@@ -198,10 +216,21 @@ static struct json_object *iothreads_json(const struct plan *p)
 	return a;
 }
 
+static struct json_object *fabric_json(const struct plan_fabric *f)
+{
+	struct json_object *o = json_object_new_object(), *ids = json_object_new_array();
+
+	for (int i = 0; i < f->n_ids; i++)
+		json_object_array_add(ids, json_object_new_int(f->ids[i]));
+	add_str(o, "mode", fabric_mode_word(f->mode));
+	add(o, "partition", f->partition < 0 ? NULL : json_object_new_int(f->partition));
+	add(o, "gpus", ids);
+	return o;
+}
+
 struct json_object *plan_to_json(const struct plan *p)
 {
 	struct json_object *o = json_object_new_object(), *qemu = json_object_new_object(), *devices = json_object_new_array();
-	struct json_object *fabric = json_object_new_object();
 	struct strv argv = { 0 };
 
 	add_str(o, "vm", p->vm);
@@ -217,16 +246,14 @@ struct json_object *plan_to_json(const struct plan *p)
 		json_object_array_add(devices, device_json(&p->devices[i]));
 	add(o, "devices", devices);
 	add(o, "groups", groups_json(p));
+	add(o, "relations", relations_json(p));
 	add(o, "nodes", nodes_json(p));
 	add(o, "vcpus", vcpus_json(p));
 	add_cpus(o, "housekeeping_cpus", &p->housekeeping);
 	add_cpus(o, "emulator_cpus", &p->emulator);
 	add(o, "iothreads", iothreads_json(p));
 	add_u64(o, "mmio64_bytes", p->mmio64_bytes);
-	add_str(fabric, "mode", "none");
-	add(fabric, "partition", NULL);
-	add(fabric, "gpus", json_object_new_array());
-	add(o, "fabric", fabric);
+	add(o, "fabric", fabric_json(&p->fabric));
 	add(o, "bind", binds_json(p));
 	add(o, "warnings", notes_json(p->warnings, p->n_warnings, true));
 	add(o, "reasons", notes_json(p->reasons, p->n_reasons, false));
@@ -304,7 +331,8 @@ static void get_bdf(struct reader *r, struct json_object *o, const char *key, st
 
 static enum pci_role role_from_word(const char *word)
 {
-	for (int i = ROLE_OTHER; i <= ROLE_NVSWITCH; i++)
+	/* From the end: "bridge" is also the word for PCI bridges, which no VM has. */
+	for (int i = ROLE_FABRIC; i >= ROLE_OTHER; i--)
 		if (strcmp(pci_role_word((enum pci_role)i), word) == 0)
 			return (enum pci_role)i;
 	return ROLE_OTHER;
@@ -317,6 +345,7 @@ static void read_device(struct reader *r, struct json_object *o, struct plan_dev
 
 	d->id = get_str(r, o, "id");
 	d->func = -1;
+	d->clique = -1;
 	get_bdf(r, o, "bdf", &d->addr);
 	d->role = role_from_word(role);
 	d->host_node = (int)get_int(r, o, "host_node");
@@ -329,6 +358,7 @@ static void read_device(struct reader *r, struct json_object *o, struct plan_dev
 	d->guest_port = get_str(r, guest, "port");
 	d->guest_switch = get_str_or_null(r, guest, "switch");
 	d->guest_bus_nr = (int)get_int(r, guest, "bus_nr");
+	d->clique = (int)get_int(r, guest, "clique");
 }
 
 static void read_node(struct reader *r, struct json_object *o, struct plan_node *n)
@@ -364,6 +394,20 @@ static void read_iothread(struct reader *r, struct json_object *o, struct plan_i
 	get_cpus(r, o, "host_cpus", &io->host_cpus);
 }
 
+static void read_fabric(struct reader *r, struct json_object *o, struct plan_fabric *f)
+{
+	AUTO_FREE char *mode = get_str(r, o, "mode");
+	struct json_object *ids = get(r, o, "gpus", json_type_array);
+
+	if (fabric_mode_parse(mode, &f->mode) < 0) {
+		r->bad = true;
+		r->what = "mode";
+	}
+	f->partition = (int)get_int(r, o, "partition");
+	for (size_t i = 0; ids && i < json_object_array_length(ids) && i < ARRAY_SIZE(f->ids); i++)
+		f->ids[f->n_ids++] = json_object_get_int(json_object_array_get_idx(ids, i));
+}
+
 /* Read each object of the array @key with @read_fn into the growing vector v of n. */
 #define READ_ARRAY(r, o, key, v, n, read_fn)                                                  \
 	do {                                                                                  \
@@ -376,7 +420,7 @@ int plan_from_json(struct json_object *o, struct plan *ret, struct err *e)
 {
 	struct reader r = { 0 };
 	struct plan p = { 0 };
-	struct json_object *qemu = get(&r, o, "qemu", json_type_object);
+	struct json_object *qemu = get(&r, o, "qemu", json_type_object), *fabric = get(&r, o, "fabric", json_type_object);
 
 	if (!r.bad && get_int(&r, o, "schema") != PLAN_SCHEMA)
 		return err_set(e, -EPROTO, "plan: schema %d is not %d, the one that this program knows", (int)get_int(&r, o, "schema"), PLAN_SCHEMA);
@@ -394,6 +438,8 @@ int plan_from_json(struct json_object *o, struct plan *ret, struct err *e)
 	get_cpus(&r, o, "housekeeping_cpus", &p.housekeeping);
 	get_cpus(&r, o, "emulator_cpus", &p.emulator);
 	p.mmio64_bytes = (uint64_t)get_int(&r, o, "mmio64_bytes");
+	if (fabric)
+		read_fabric(&r, fabric, &p.fabric);
 	p.fake_devices = json_object_get_boolean(get(&r, o, "fake_devices", json_type_boolean));
 	if (r.bad) {
 		plan_clear(&p);

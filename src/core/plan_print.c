@@ -31,7 +31,8 @@ static void print_head(const struct plan *p, FILE *out)
 	static const struct {
 		enum pci_role role;
 		const char *one, *many;
-	} roles[] = { { ROLE_GPU, "GPU", "GPUs" }, { ROLE_NIC, "NIC", "NICs" }, { ROLE_NVME, "NVMe", "NVMe" }, { ROLE_NVSWITCH, "NVSwitch", "NVSwitches" } };
+	} roles[] = { { ROLE_GPU, "GPU", "GPUs" }, { ROLE_NIC, "NIC", "NICs" }, { ROLE_NVME, "NVMe", "NVMe" }, { ROLE_NVSWITCH, "NVSwitch", "NVSwitches" },
+		    { ROLE_FABRIC, "NVSwitch bridge", "NVSwitch bridges" } };
 	char size[32];
 
 	fprintf(out, "%s: ", p->vm);
@@ -178,6 +179,19 @@ static void print_tree(const struct plan *p, FILE *out)
 	}
 }
 
+/* "NVLink: partition 1 (physical IDs 1 2 3 4), shared" */
+static void print_fabric(const struct plan_fabric *f, FILE *out)
+{
+	if (f->mode == FABRIC_NONE)
+		return;
+	fprintf(out, "NVLink: %s", fabric_mode_word(f->mode));
+	if (f->partition >= 0)
+		fprintf(out, ", partition %d", f->partition);
+	for (int i = 0; i < f->n_ids; i++)
+		fprintf(out, "%s%d", i ? " " : ", physical IDs ", f->ids[i]);
+	fputc('\n', out);
+}
+
 void plan_print(const struct plan *p, bool explain, FILE *out)
 {
 	AUTO_FREE char *house = cpuset_format(&p->housekeeping), *emulator = cpuset_format(&p->emulator);
@@ -190,8 +204,92 @@ void plan_print(const struct plan *p, bool explain, FILE *out)
 		p->smp_cores == 1 ? "" : "s", p->smp_threads, p->smp_threads == 1 ? "" : "s");
 	if (p->mmio64_bytes)
 		fprintf(out, "64-bit MMIO window: %s\n", format_size(p->mmio64_bytes, size));
+	print_fabric(&p->fabric, out);
 	for (size_t i = 0; i < p->n_warnings; i++)
 		fprintf(out, "%swarning: %s (%s)\n", i ? "" : "\n", p->warnings[i].text, p->warnings[i].code);
 	for (size_t i = 0; explain && i < p->n_reasons; i++)
 		fprintf(out, "%s%-14s %s\n", i ? "" : "\nWhy:\n", p->reasons[i].what, p->reasons[i].text);
+}
+
+/* --- relations --------------------------------------------------------------------------------------------- */
+
+/* "PIX", or "PIX/PHB" where the guest sees another one. */
+static void relation_cell(const struct plan *p, int a, int b, char buf[16])
+{
+	snprintf(buf, 16, "%s", a == b ? "X" : "");
+	for (size_t i = 0; i < p->n_relations; i++) {
+		const struct plan_relation *r = &p->relations[i];
+
+		if ((r->a != a || r->b != b) && (r->a != b || r->b != a))
+			continue;
+		if (r->host == r->guest)
+			snprintf(buf, 16, "%s", pci_relation_word(r->host));
+		else
+			snprintf(buf, 16, "%s/%s", pci_relation_word(r->host), pci_relation_word(r->guest));
+	}
+}
+
+static bool in_matrix(const struct plan_device *d)
+{
+	return d->role == ROLE_GPU || d->role == ROLE_NIC || d->role == ROLE_NVME;
+}
+
+/* As wide as the longest name or cell of a column. */
+static int column_width(const struct plan *p, int b)
+{
+	int width = (int)strlen(p->devices[b].id);
+
+	for (size_t i = 0; i < p->n_devices; i++) {
+		char cell[16];
+
+		if (p->devices[i].role != ROLE_GPU)
+			continue;
+		relation_cell(p, (int)i, b, cell);
+		width = (int)strlen(cell) > width ? (int)strlen(cell) : width;
+	}
+	return width;
+}
+
+static void print_matrix_row(const struct plan *p, int a, int first, FILE *out)
+{
+	const char *text = a < 0 ? "" : p->devices[a].id;
+	int width = first;
+	char cell[16];
+
+	for (size_t i = 0; i < p->n_devices; i++) {
+		if (!in_matrix(&p->devices[i]))
+			continue;
+		fprintf(out, "%-*s  ", width, text);
+		if (a >= 0)
+			relation_cell(p, a, (int)i, cell);
+		text = a < 0 ? p->devices[i].id : cell;
+		width = column_width(p, (int)i);
+	}
+	fputs(text, out);
+	fputc('\n', out);
+}
+
+void plan_print_matrix(const struct plan *p, FILE *out)
+{
+	int first = 0;
+	bool differ = false;
+
+	for (size_t i = 0; i < p->n_devices; i++)
+		if (p->devices[i].role == ROLE_GPU && (int)strlen(p->devices[i].id) > first)
+			first = (int)strlen(p->devices[i].id);
+	if (!first) {
+		fprintf(out, "%s has no GPU\n", p->vm);
+		return;
+	}
+	print_matrix_row(p, -1, first, out);
+	for (size_t i = 0; i < p->n_devices; i++)
+		if (p->devices[i].role == ROLE_GPU)
+			print_matrix_row(p, (int)i, first, out);
+	for (size_t i = 0; i < p->n_relations; i++)
+		differ = differ || p->relations[i].host != p->relations[i].guest;
+	fputs("\nPIX: below one PCIe switch, PXB: below stacked switches, PHB: below one host bridge,\n"
+	      "NODE: on one NUMA node or socket, SYS: across sockets\n",
+	      out);
+	if (differ)
+		fputs("PIX/PHB: PIX on the host, PHB as the guest sees it\n", out);
 }

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Which functions of the host the VM gets.
  *
- * How it works: explicit [device]s first, then the GPUs (by gpu-index, or the best free set), then the NICs and NVMe
- * controllers that belong to those GPUs, then the companion functions that hardware ties to them (same slot and
- * IOMMU group).  Every function passes the same gate, check_function(): nothing the host itself uses, nothing another VM
- * holds, no bridge, no SR-IOV parent.  Last, each IOMMU group must be complete. */
+ * How it works: explicit [device]s first, then the GPUs (by gpu-index, or the best free set; where the VM has NVLink, a set that
+ * the fabric allows: select_fabric.c), then the NICs and NVMe controllers that belong to those GPUs, the NVSwitches, and the
+ * companion functions that hardware ties to them (same slot and IOMMU group).  Every function passes the same gate,
+ * select_check(): nothing the host itself uses, nothing another VM holds, no bridge, no SR-IOV parent.  Last, each IOMMU group
+ * must be complete. */
 #include <errno.h>
 #include <string.h>
 
 #include "choose_gpus.h"
-#include "plan_priv.h"
+#include "select_priv.h"
 
-static bool is_selected(const struct planner *pl, int func)
+bool select_has(const struct planner *pl, int func)
 {
 	for (size_t i = 0; i < pl->plan->n_devices; i++)
 		if (pl->plan->devices[i].func == func)
@@ -20,7 +21,7 @@ static bool is_selected(const struct planner *pl, int func)
 }
 
 /* May the VM have this function? Adds the reasons why not. */
-static bool check_function(struct planner *pl, int func, const struct device_config *dc, const char *asked_by)
+bool select_check(struct planner *pl, int func, const struct device_config *dc, const char *asked_by)
 {
 	bool force = dc && dc->force;
 	const struct pci_func *f = planner_func(pl, func);
@@ -44,6 +45,8 @@ static bool check_function(struct planner *pl, int func, const struct device_con
 	} else if (user && !pl->req->fake_devices) {
 		p = problems_add(pl->ps, PROBLEM_BUSY, f->role == ROLE_GPU ? "gpu-busy" : "device-busy",
 				 "%s: %s is held by the running VM '%s' (pid %d)", asked_by, bdf, user->vm, user->pid);
+		if (!dc && f->role == ROLE_GPU && pl->req->vm->gpu_index >= 0)
+			problem_hint(p, "without gpu-index, free GPUs are taken");
 	}
 	if (p) {
 		AUTO_FREE char *section = dc ? xasprintf("device %s", dc->name) : xstrdup("place");
@@ -55,7 +58,7 @@ static bool check_function(struct planner *pl, int func, const struct device_con
 	return !p;
 }
 
-static struct plan_device *add_device(struct planner *pl, int func, char *id, const struct device_config *options)
+struct plan_device *select_add(struct planner *pl, int func, char *id, const struct device_config *options)
 {
 	const struct pci_func *f = planner_func(pl, func);
 	struct plan_device *d = PUSH_ZEROED(pl->plan->devices, pl->plan->n_devices);
@@ -109,54 +112,83 @@ static void select_explicit(struct planner *pl)
 			continue;
 		}
 		/* A QEMU id begins with a letter, a section name may not; and "gpu0" is for those we number. */
-		if (check_function(pl, func, dc, asked))
-			add_device(pl, func, xasprintf("dev-%s", dc->name), dc);
+		if (select_check(pl, func, dc, asked))
+			select_add(pl, func, xasprintf("dev-%s", dc->name), dc);
 	}
 }
 
 /* --- GPUs ------------------------------------------------------------------------------------------ */
 
-static bool gpu_is_free(const struct planner *pl, int func)
+bool select_gpu_is_free(const struct planner *pl, int func)
 {
 	const struct pci_func *f = planner_func(pl, func);
 
 	if (pl->req->vm->socket >= 0 && f->socket != pl->req->vm->socket)
 		return false;
-	return !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f) && !is_selected(pl, func);
+	return !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f) && !select_has(pl, func);
 }
 
-/* A sentence about what is free, per socket, for a refusal. */
-static char *describe_free(const struct planner *pl)
+static int free_gpus_on(const struct planner *pl, int socket, int *ret_total)
 {
 	const struct topology *t = pl->req->host;
+	int n_free = 0;
+
+	*ret_total = 0;
+	for (int g = 0; g < topology_n_gpus(t); g++) {
+		const struct pci_func *f = planner_func(pl, topology_find_gpu(t, g));
+
+		if (f->socket != socket)
+			continue;
+		(*ret_total)++;
+		n_free += !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f);
+	}
+	return n_free;
+}
+
+/* What is free, per socket, for a refusal. */
+static char *describe_free(const struct planner *pl)
+{
 	char *out = xstrdup("");
 
-	for (int s = 0; s < t->n_sockets; s++) {
-		int n_free = 0, total = 0;
-		char *next;
+	for (int s = 0; s < pl->req->host->n_sockets; s++) {
+		AUTO_FREE char *before = out;
+		int total, n_free = free_gpus_on(pl, s, &total);
 
-		for (int g = 0; g < topology_n_gpus(t); g++) {
-			const struct pci_func *f = planner_func(pl, topology_find_gpu(t, g));
-
-			if (f->socket != s)
-				continue;
-			total++;
-			n_free += !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f);
-		}
-		next = xasprintf("%s%ssocket %d: %d of %d free", out, *out ? ", " : "", s, n_free, total);
-		free(out);
-		out = next;
+		out = xasprintf("%s%ssocket %d: %d of %d free", before, *before ? ", " : "", s, n_free, total);
 	}
 	return out;
 }
 
-static void refuse_gpus(struct planner *pl, enum problem_kind kind, const char *code, const char *text)
+/* The nearest thing that would work; "" if there is none, or only the fabric knows. Owned. */
+static char *nearest_cure(const struct planner *pl)
 {
-	AUTO_FREE char *have = describe_free(pl);
+	const struct vm_config *vm = pl->req->vm;
+	int all = 0, total;
+
+	for (int s = 0; s < pl->req->host->n_sockets; s++) {
+		int n_free = free_gpus_on(pl, s, &total);
+
+		if (vm->socket >= 0 && s != vm->socket && n_free >= vm->gpus)
+			return xasprintf(": use `socket = %d`", s);
+		all += n_free;
+	}
+	if (vm->socket >= 0 && all >= vm->gpus)
+		return xstrdup(": without `socket` the VM would get them from several sockets, which have no peer-to-peer between them");
+	if (vm->socket < 0 && vm->gpu_index < 0 && all > 0 && all < vm->gpus && pl->plan->fabric.mode == FABRIC_NONE)
+		return xasprintf(": `gpus = %d` would fit", all);
+	return xstrdup("");
+}
+
+void select_refuse_gpus(struct planner *pl, enum problem_kind kind, const char *code, const char *text)
+{
+	AUTO_FREE char *have = describe_free(pl), *cure = nearest_cure(pl);
 	struct problem *p = config_problem(pl->ps, pl->req->vm, "place", "gpus", code, "%s", text);
 
 	p->kind = kind;
-	problem_hint(p, "%s", topology_n_gpus(pl->req->host) ? have : "`gpuvm topo` shows what this host has");
+	if (topology_n_gpus(pl->req->host))
+		problem_hint(p, "%s%s", have, cure);
+	else
+		problem_hint(p, "`gpuvm topo` shows what this host has");
 }
 
 /* By number: gpu-index .. gpu-index + gpus - 1. */
@@ -170,21 +202,59 @@ static void select_indexed_gpus(struct planner *pl)
 						      : xasprintf("GPUs %d to %d are", vm->gpu_index, vm->gpu_index + vm->gpus - 1);
 		AUTO_FREE char *text = xasprintf("[place] gpus: %s asked for, but this host has %d GPU%s (numbered from 0)", range, total, PLURAL(total));
 
-		refuse_gpus(pl, PROBLEM_HOST, "gpu-missing", text);
+		select_refuse_gpus(pl, PROBLEM_HOST, "gpu-missing", text);
 		return;
 	}
 	for (int g = vm->gpu_index; g < vm->gpu_index + vm->gpus; g++) {
 		AUTO_FREE char *asked = xasprintf("[place] gpus: GPU %d", g);
 		int func = topology_find_gpu(pl->req->host, g);
 
-		if (is_selected(pl, func) || !check_function(pl, func, NULL, asked))
+		if (select_has(pl, func) || !select_check(pl, func, NULL, asked))
 			continue;
 		if (vm->socket >= 0 && planner_func(pl, func)->socket != vm->socket)
-			refuse_gpus(pl, PROBLEM_CONFIG, "bad-value", "[place] gpu-index: these GPUs are not all on the socket that `socket` names");
-		add_device(pl, func, xasprintf("gpu%d", g - vm->gpu_index), NULL);
+			select_refuse_gpus(pl, PROBLEM_CONFIG, "bad-value", "[place] gpu-index: these GPUs are not all on the socket that `socket` names");
+		select_add(pl, func, xasprintf("gpu%d", g - vm->gpu_index), NULL);
 	}
 	plan_reason(pl->plan, "gpus", "GPUs %d to %d, as gpu-index says (numbered by socket, node and address)", vm->gpu_index,
 		    vm->gpu_index + vm->gpus - 1);
+}
+
+/* Is it asked for by name, whether it can be had or not? */
+static bool is_named(const struct planner *pl, int func)
+{
+	for (size_t i = 0; i < pl->req->vm->n_devices; i++)
+		if (pci_addr_cmp(&pl->req->vm->devices[i].pci, &planner_func(pl, func)->addr) == 0)
+			return true;
+	return false;
+}
+
+/* GPUs that the VM could have by number if no other VM ran, and all GPUs, on [place] socket. */
+static void count_gpus(const struct planner *pl, int *ret_possible, int *ret_all)
+{
+	const struct topology *t = pl->req->host;
+
+	*ret_possible = *ret_all = 0;
+	for (int g = 0; g < topology_n_gpus(t); g++) {
+		const struct pci_func *f = planner_func(pl, topology_find_gpu(t, g));
+
+		if (pl->req->vm->socket >= 0 && f->socket != pl->req->vm->socket)
+			continue;
+		(*ret_all)++;
+		*ret_possible += !f->host_use && !f->sriov_vfs && !is_named(pl, topology_find_gpu(t, g));
+	}
+}
+
+/* Waiting for other VMs helps only if there are enough without them. */
+static void refuse_number(struct planner *pl, int n_free)
+{
+	const struct vm_config *vm = pl->req->vm;
+	AUTO_FREE char *text = NULL;
+	int possible, all;
+
+	count_gpus(pl, &possible, &all);
+	text = xasprintf("[place] gpus: %d GPU%s %s asked for, but of the %d of this host%s %d %s free", vm->gpus, PLURAL(vm->gpus),
+			 vm->gpus == 1 ? "is" : "are", all, vm->socket >= 0 ? " on that socket" : "", n_free, n_free == 1 ? "is" : "are");
+	select_refuse_gpus(pl, vm->gpus > possible ? PROBLEM_HOST : PROBLEM_BUSY, vm->gpus > possible ? "gpu-missing" : "gpu-busy", text);
 }
 
 static void select_best_gpus(struct planner *pl)
@@ -193,21 +263,17 @@ static void select_best_gpus(struct planner *pl)
 	int total = topology_n_gpus(pl->req->host), n_free = 0;
 	AUTO_FREE bool *is_free = xcalloc((size_t)total, sizeof(*is_free));
 	AUTO_FREE int *chosen = xcalloc((size_t)vm->gpus, sizeof(*chosen));
-	AUTO_FREE char *text = NULL;
 
 	for (int g = 0; g < total; g++) {
-		is_free[g] = gpu_is_free(pl, topology_find_gpu(pl->req->host, g));
+		is_free[g] = select_gpu_is_free(pl, topology_find_gpu(pl->req->host, g));
 		n_free += is_free[g];
 	}
 	if (choose_gpus(pl->req->host, is_free, vm->gpus, chosen) < 0) {
-		text = xasprintf("[place] gpus: %d GPU%s %s asked for, but of the %d of this host%s %d %s free", vm->gpus, PLURAL(vm->gpus),
-				 vm->gpus == 1 ? "is" : "are", total, vm->socket >= 0 ? " on that socket" : "", n_free,
-				 n_free == 1 ? "is" : "are");
-		refuse_gpus(pl, vm->gpus > total ? PROBLEM_HOST : PROBLEM_BUSY, vm->gpus > total ? "gpu-missing" : "gpu-busy", text);
+		refuse_number(pl, n_free);
 		return;
 	}
 	for (int i = 0; i < vm->gpus; i++)
-		add_device(pl, chosen[i], xasprintf("gpu%d", i), NULL);
+		select_add(pl, chosen[i], xasprintf("gpu%d", i), NULL);
 	plan_reason(pl->plan, "gpus", "the closest %d of %d free GPUs: fewest pairs across sockets, nodes, host bridges and switches, "
 				      "and no switch split between VMs without need",
 		    vm->gpus, n_free);
@@ -215,49 +281,56 @@ static void select_best_gpus(struct planner *pl)
 
 /* --- NICs and NVMe ----------------------------------------------------------------------------------- */
 
-/* Best relation of @func to any GPU of the machine (@ours: of the VM). */
-static enum pci_relation nearest_gpu(const struct planner *pl, int func, bool ours)
+/* The GPUs that are nearest to @func, if they share a switch with it: how many; 0 without. */
+static int nearest_gpus(const struct topology *t, int func, int ret[CHOOSE_MAX])
 {
-	const struct topology *t = pl->req->host;
-	enum pci_relation best = REL_SYS;
+	enum pci_relation best = REL_PXB;
+	int n = 0;
 
-	for (size_t g = 0; g < t->n_funcs; g++) {
-		if (t->funcs[g].role != ROLE_GPU || (ours && !is_selected(pl, (int)g)))
+	if (topology_switch_of(t, func) < 0)
+		return 0;
+	for (int g = 0; g < topology_n_gpus(t); g++) {
+		int gpu = topology_find_gpu(t, g);
+		enum pci_relation rel = topology_relation(t, gpu, func);
+
+		if (rel > best)
 			continue;
-		if (topology_relation(t, (int)g, func) < best)
-			best = topology_relation(t, (int)g, func);
+		if (rel < best)
+			n = 0;
+		best = rel;
+		if (n < CHOOSE_MAX)
+			ret[n++] = gpu;
 	}
-	return best;
+	return n;
 }
 
-/* To which GPU a NIC or NVMe controller below a switch belongs: the nearest; where several are equally near, the
- * devices of that place are dealt out in turn, so that two VMs that share a switch do not fight over them. -1: to none. */
-static int owner_gpu(const struct planner *pl, int func)
+/* To which GPU each NIC or NVMe controller below a switch belongs: the nearest; where several are equally near, the
+ * devices of that place are dealt out in turn, so that two VMs that share a switch do not fight over them. -1: to none.
+ * Owned, for each function. */
+static int *find_owners(const struct planner *pl, enum pci_role role)
 {
 	const struct topology *t = pl->req->host;
-	enum pci_relation best = nearest_gpu(pl, func, false);
-	int owners[CHOOSE_MAX], n = 0, turn = 0;
+	/* What is equally near to the same GPUs is near to them in one way only: the first of them stands for the place. */
+	AUTO_FREE int *turn = xcalloc(2 * t->n_funcs, sizeof(*turn));
+	int *owner = xcalloc(t->n_funcs, sizeof(*owner)), near[CHOOSE_MAX];
 
-	if (best > REL_PXB)
-		return -1;
-	for (int g = 0; g < topology_n_gpus(t) && n < CHOOSE_MAX; g++)
-		if (topology_relation(t, topology_find_gpu(t, g), func) == best)
-			owners[n++] = topology_find_gpu(t, g);
-	for (int i = 0; i < func; i++)
-		if (t->funcs[i].role == t->funcs[func].role && topology_relation(t, owners[0], i) == best &&
-		    nearest_gpu(pl, i, false) == best)
-			turn++;
-	return owners[turn % n];
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		int n = t->funcs[i].role == role ? nearest_gpus(t, (int)i, near) : 0;
+		bool stacked = n && topology_relation(t, near[0], (int)i) == REL_PXB;
+
+		owner[i] = n ? near[turn[2 * near[0] + stacked]++ % n] : -1;
+	}
+	return owner;
 }
 
 static bool is_candidate(const struct planner *pl, int func, enum pci_role role)
 {
 	const struct pci_func *f = planner_func(pl, func);
 
-	return f->role == role && !f->is_vf && !is_selected(pl, func);
+	return f->role == role && !f->is_vf && !select_has(pl, func);
 }
 
-static char *next_id(const struct planner *pl, enum pci_role role)
+char *select_next_id(const struct planner *pl, enum pci_role role)
 {
 	int n = 0;
 
@@ -270,19 +343,17 @@ static char *next_id(const struct planner *pl, enum pci_role role)
 static void select_per_gpu(struct planner *pl, enum pci_role role)
 {
 	const struct topology *t = pl->req->host;
+	AUTO_FREE int *owner = find_owners(pl, role);
 	int n = 0;
 
 	for (size_t i = 0; i < t->n_funcs; i++) {
 		const struct pci_func *f = &t->funcs[i];
-		const struct used_device *user = planner_device_user(pl, f);
+		const struct used_device *user;
 		char bdf[PCI_ADDR_STR];
-		int owner;
 
-		if (!is_candidate(pl, (int)i, role))
+		if (owner[i] < 0 || !select_has(pl, owner[i]) || !is_candidate(pl, (int)i, role))
 			continue;
-		owner = owner_gpu(pl, (int)i);
-		if (owner < 0 || !is_selected(pl, owner))
-			continue;
+		user = planner_device_user(pl, f);
 		pci_addr_format(&f->addr, bdf);
 		if (f->host_use)
 			plan_warn(pl->plan, "device-host-use", "%s %s stays with the host: %s", pci_role_word(role), bdf, f->host_use);
@@ -291,7 +362,7 @@ static void select_per_gpu(struct planner *pl, enum pci_role role)
 		else if (user && !pl->req->fake_devices)
 			plan_warn(pl->plan, "device-busy", "%s %s is left out: VM '%s' holds it", pci_role_word(role), bdf, user->vm);
 		else {
-			add_device(pl, (int)i, next_id(pl, role), NULL);
+			select_add(pl, (int)i, select_next_id(pl, role), NULL);
 			n++;
 		}
 	}
@@ -299,55 +370,91 @@ static void select_per_gpu(struct planner *pl, enum pci_role role)
 		    n ? "%d: all that share a PCIe switch with a GPU of the VM" : "%d: none shares a PCIe switch with a GPU of the VM", n);
 }
 
+/* The VM's GPU nearest to @func, of equally near ones the least loaded: its function, -1 without GPUs. */
+static int nearest_own_gpu(const struct planner *pl, int func, const int *load, enum pci_relation *ret_rel)
+{
+	int best = -1;
+
+	*ret_rel = REL_SYS;
+	for (size_t k = 0; k < pl->plan->n_devices; k++) {
+		int g = pl->plan->devices[k].func;
+		enum pci_relation rel;
+
+		if (pl->plan->devices[k].role != ROLE_GPU)
+			continue;
+		rel = topology_relation(pl->req->host, g, func);
+		if (best >= 0 && (rel > *ret_rel || (rel == *ret_rel && load[g] >= load[best])))
+			continue;
+		best = g;
+		*ret_rel = rel;
+	}
+	return best;
+}
+
+/* Could the VM have this NIC or NVMe controller, if no other VM had it? */
+static bool is_eligible(const struct planner *pl, int func, enum pci_role role)
+{
+	const struct pci_func *f = planner_func(pl, func);
+
+	return is_candidate(pl, func, role) && !f->host_use && !f->sriov_vfs && (pl->req->vm->socket < 0 || f->socket == pl->req->vm->socket);
+}
+
+/* The best of those that are left; -1: none. Counts it for the GPU that it is for. */
+static int next_counted(const struct planner *pl, enum pci_role role, int *load)
+{
+	int best = -1, best_gpu = -1;
+	enum pci_relation best_rel = REL_SYS;
+
+	for (size_t i = 0; i < pl->req->host->n_funcs; i++) {
+		enum pci_relation rel;
+		int g;
+
+		if (!is_eligible(pl, (int)i, role) || planner_device_user(pl, planner_func(pl, (int)i)))
+			continue;
+		g = nearest_own_gpu(pl, (int)i, load, &rel);
+		if (best >= 0 && (rel > best_rel || (rel == best_rel && (g < 0 || load[g] >= load[best_gpu]))))
+			continue;
+		best = (int)i;
+		best_gpu = g;
+		best_rel = rel;
+	}
+	if (best_gpu >= 0)
+		load[best_gpu]++;
+	return best;
+}
+
+static void refuse_counted(struct planner *pl, enum pci_role role, int want, int have)
+{
+	const char *key = role == ROLE_NIC ? "nics" : "nvme";
+	struct problem *p;
+	int held = 0;
+
+	for (size_t i = 0; i < pl->req->host->n_funcs; i++)
+		held += is_eligible(pl, (int)i, role) && planner_device_user(pl, planner_func(pl, (int)i));
+	p = config_problem(pl->ps, pl->req->vm, "place", key, want <= have + held ? "device-busy" : "device-missing",
+			   "[place] %s: %d asked for, %d free", key, want, have);
+	p->kind = want <= have + held ? PROBLEM_BUSY : PROBLEM_HOST;
+	problem_hint(p, "ask for at most %d, or `%s = per-gpu`", have, key);
+}
+
 /* The best @want: nearest to a GPU of the VM, dealt out evenly over its GPUs. */
 static void select_counted(struct planner *pl, enum pci_role role, int want)
 {
-	const struct topology *t = pl->req->host;
-	const char *key = role == ROLE_NIC ? "nics" : "nvme";
-	int *load = xcalloc(t->n_funcs, sizeof(*load)), have = 0;
+	AUTO_FREE int *load = xcalloc(pl->req->host->n_funcs, sizeof(*load));
+	int have = 0, next;
 
-	for (; have < want; have++) {
-		int best = -1, best_gpu = -1;
-		enum pci_relation best_rel = REL_SYS;
-
-		for (size_t i = 0; i < t->n_funcs; i++) {
-			const struct pci_func *f = &t->funcs[i];
-
-			if (!is_candidate(pl, (int)i, role) || f->host_use || f->sriov_vfs || planner_device_user(pl, f))
-				continue;
-			for (size_t k = 0; k < pl->plan->n_devices; k++) {
-				int g = pl->plan->devices[k].func;
-				enum pci_relation rel = topology_relation(t, g, (int)i);
-
-				if (pl->plan->devices[k].role != ROLE_GPU)
-					continue;
-				if (best < 0 || rel < best_rel || (rel == best_rel && load[g] < load[best_gpu])) {
-					best = (int)i;
-					best_gpu = g;
-					best_rel = rel;
-				}
-			}
-		}
-		if (best < 0)
-			break;
-		load[best_gpu]++;
-		add_device(pl, best, next_id(pl, role), NULL);
-	}
-	free(load);
-	if (have < want) {
-		AUTO_FREE char *text = xasprintf("[place] %s: %d asked for, %d free", key, want, have);
-		struct problem *p = config_problem(pl->ps, pl->req->vm, "place", key, "device-missing", "%s", text);
-
-		p->kind = PROBLEM_HOST;
-		problem_hint(p, "ask for at most %d, or `%s = per-gpu`", have, key);
-		return;
-	}
-	plan_reason(pl->plan, key, "the %d nearest to the VM's GPUs, dealt out evenly", want);
+	for (; have < want && (next = next_counted(pl, role, load)) >= 0; have++)
+		select_add(pl, next, select_next_id(pl, role), NULL);
+	if (have < want)
+		refuse_counted(pl, role, want, have);
+	else
+		plan_reason(pl->plan, role == ROLE_NIC ? "nics" : "nvme", "the %d nearest to the VM's GPUs, dealt out evenly", want);
 }
 
 static void select_peers(struct planner *pl, enum pci_role role, int want)
 {
-	if (want == CONF_PER_GPU)
+	/* The default means nothing for a VM that takes no GPUs. */
+	if (want == CONF_PER_GPU && pl->req->vm->gpus > 0)
 		select_per_gpu(pl, role);
 	else if (want > 0)
 		select_counted(pl, role, want);
@@ -355,28 +462,38 @@ static void select_peers(struct planner *pl, enum pci_role role, int want)
 
 /* --- IOMMU groups -------------------------------------------------------------------------------------- */
 
+/* The functions of a group, however many: without ACS a group can have all that is below a root port. Owned. */
+static int *group_of(const struct planner *pl, int func, size_t *ret_n)
+{
+	int *members = xcalloc(pl->req->host->n_funcs, sizeof(*members));
+
+	*ret_n = topology_group(pl->req->host, func, members, pl->req->host->n_funcs);
+	return members;
+}
+
 /* A GPU's audio or USB function cannot stay behind: same slot, same group. */
 static void select_companions(struct planner *pl)
 {
 	size_t n = pl->plan->n_devices;
 
 	for (size_t i = 0; i < n; i++) {
-		int members[64], func = pl->plan->devices[i].func;
-		size_t count = topology_group(pl->req->host, func, members, ARRAY_SIZE(members));
+		int func = pl->plan->devices[i].func;
+		size_t count;
+		AUTO_FREE int *members = group_of(pl, func, &count);
 
-		for (size_t k = 0; k < count && k < ARRAY_SIZE(members); k++) {
+		for (size_t k = 0; k < count; k++) {
 			const struct pci_func *f = planner_func(pl, func), *m = planner_func(pl, members[k]);
 			AUTO_FREE char *asked = NULL;
 
-			if (is_selected(pl, members[k]) || m->role == ROLE_BRIDGE || m->addr.domain != f->addr.domain ||
+			if (select_has(pl, members[k]) || m->role == ROLE_BRIDGE || m->addr.domain != f->addr.domain ||
 			    m->addr.bus != f->addr.bus || m->addr.dev != f->addr.dev)
 				continue;
 			asked = xasprintf("companion function of %s", pl->plan->devices[i].id);
-			if (!check_function(pl, members[k], NULL, asked))
+			if (!select_check(pl, members[k], NULL, asked))
 				continue;
 			plan_reason(pl->plan, "companion", "%s.%d goes along with %s: same slot and IOMMU group", pl->plan->devices[i].id,
 				    m->addr.fn, pl->plan->devices[i].id);
-			add_device(pl, members[k], xasprintf("%s.%d", pl->plan->devices[i].id, m->addr.fn), NULL);
+			select_add(pl, members[k], xasprintf("%s.%d", pl->plan->devices[i].id, m->addr.fn), NULL);
 		}
 	}
 }
@@ -389,15 +506,15 @@ static bool is_viable_driver(const char *driver)
 
 static void check_group(struct planner *pl, const struct plan_device *d)
 {
-	int members[64];
-	size_t count = topology_group(pl->req->host, d->func, members, ARRAY_SIZE(members));
+	size_t count;
+	AUTO_FREE int *members = group_of(pl, d->func, &count);
 
-	for (size_t k = 0; k < count && k < ARRAY_SIZE(members); k++) {
+	for (size_t k = 0; k < count; k++) {
 		const struct pci_func *m = planner_func(pl, members[k]);
 		char bdf[PCI_ADDR_STR], other[PCI_ADDR_STR];
 		struct problem *p;
 
-		if (is_selected(pl, members[k]) || m->role == ROLE_BRIDGE || is_viable_driver(m->driver))
+		if (select_has(pl, members[k]) || m->role == ROLE_BRIDGE || is_viable_driver(m->driver))
 			continue;
 		pci_addr_format(&d->addr, bdf);
 		pci_addr_format(&m->addr, other);
@@ -418,6 +535,8 @@ static void check_iommu(struct planner *pl)
 
 	if (!pl->plan->n_devices || pl->req->fake_devices)
 		return;
+	if (t->gaps & GAP_GROUPS)
+		return; /* it cannot be told: topology-partial says so */
 	if (!t->iommu_groups) {
 		p = problems_add(pl->ps, PROBLEM_HOST, "iommu-off", "devices are to be passed, but the IOMMU is off: /sys/kernel/iommu_groups is empty");
 		problem_hint(p, "turn on VT-d or AMD-Vi in the BIOS and boot with %s",
@@ -500,7 +619,8 @@ static void warn_cross_socket(struct planner *pl)
 	for (size_t i = 0; i < pl->plan->n_devices; i++) {
 		int socket = planner_func(pl, pl->plan->devices[i].func)->socket;
 
-		if (socket < 0 || first == socket)
+		/* NVSwitches take part in no DMA. */
+		if (socket < 0 || first == socket || pl->plan->devices[i].role == ROLE_NVSWITCH || pl->plan->devices[i].role == ROLE_FABRIC)
 			continue;
 		if (first >= 0) {
 			plan_warn(pl->plan, "cross-socket", "devices of sockets %d and %d: peer-to-peer DMA (GPUDirect) between sockets will not work",
@@ -528,14 +648,21 @@ int select_devices(struct planner *pl)
 	size_t before = pl->ps->n;
 
 	select_explicit(pl);
+	select_fabric_mode(pl);
 	if (vm->gpus > 0 && vm->gpu_index >= 0)
 		select_indexed_gpus(pl);
+	else if (vm->gpus > 0 && pl->plan->fabric.mode != FABRIC_NONE)
+		select_fabric_gpus(pl);
 	else if (vm->gpus > 0)
 		select_best_gpus(pl);
-	if (vm->gpus > 0) {
+	/* What is near to GPUs that could not be had cannot be told. */
+	if (pl->ps->n == before) {
 		select_peers(pl, ROLE_NIC, vm->nics);
 		select_peers(pl, ROLE_NVME, vm->nvme);
 	}
+	/* What was refused already would be refused again, in other words. */
+	if (pl->ps->n == before)
+		select_fabric_finish(pl);
 	select_companions(pl);
 	check_iommu(pl);
 	list_binds(pl);

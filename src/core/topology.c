@@ -20,6 +20,7 @@ void topology_clear(struct topology *t)
 	free(t->nodes);
 	free(t->cpus);
 	free(t->funcs);
+	free(t->gpus);
 	*t = (struct topology){ 0 };
 }
 
@@ -28,6 +29,7 @@ const char *pci_role_word(enum pci_role r)
 	static const char *const words[] = {
 		[ROLE_OTHER] = "other", [ROLE_BRIDGE] = "bridge", [ROLE_GPU] = "gpu",
 		[ROLE_NIC] = "nic",     [ROLE_NVME] = "nvme",     [ROLE_NVSWITCH] = "nvswitch",
+		[ROLE_FABRIC] = "bridge",
 	};
 
 	return words[r];
@@ -41,6 +43,51 @@ const char *pci_relation_word(enum pci_relation r)
 	};
 
 	return words[r];
+}
+
+const char *topology_gap_word(enum topology_gap g)
+{
+	switch (g) {
+	case GAP_GROUPS:
+		return "iommu-groups";
+	case GAP_DRIVERS:
+		return "drivers";
+	case GAP_BARS:
+		return "bars";
+	case GAP_HOST_USE:
+		return "host-use";
+	case GAP_FREE_MEMORY:
+		return "free-memory";
+	case GAP_LINKS:
+		return "links";
+	default:
+		return "";
+	}
+}
+
+char *topology_gaps_text(const struct topology *t)
+{
+	static const struct {
+		enum topology_gap gap;
+		const char *text;
+	} words[] = { { GAP_GROUPS, "IOMMU groups" },
+		      { GAP_DRIVERS, "drivers" },
+		      { GAP_BARS, "the size of device memory" },
+		      { GAP_HOST_USE, "what the host itself uses" },
+		      { GAP_FREE_MEMORY, "free memory" },
+		      { GAP_LINKS, "the full speed of links" } };
+	char *out = xstrdup("");
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		AUTO_FREE char *old = NULL;
+		bool last = t->gaps < (unsigned int)words[i].gap * 2;
+
+		if (!(t->gaps & words[i].gap))
+			continue;
+		old = out;
+		out = xasprintf("%s%s%s", old, !*old ? "" : last ? " and " : ", ", words[i].text);
+	}
+	return out;
 }
 
 const char *node_source_word(enum node_source s)
@@ -87,8 +134,7 @@ enum pci_role pci_role_of(uint32_t class_code, uint16_t vendor, bool boot_vga)
 
 /* --- finish: nodes, sockets, numbering ------------------------------------------------------------ */
 
-/* Sockets of the nodes follow from their CPUs. A node without CPUs (HBM, CXL) belongs to the nearest one that has some.
- */
+/* Sockets of the nodes follow from their CPUs. A node without CPUs (HBM, CXL) belongs to the nearest one with some. */
 static void finish_node_sockets(struct topology *t)
 {
 	for (size_t i = 0; i < t->n_cpus; i++)
@@ -125,6 +171,49 @@ static int count_sockets(const struct topology *t)
 	for (size_t i = 0; i < t->n_nodes; i++)
 		n += !socket_seen(t, i);
 	return n;
+}
+
+/* Does a switch begin at this bridge? Its parent was asked before. */
+static bool begins_switch(const struct topology *t, const struct pci_func *f)
+{
+	if (f->port != PORT_UNKNOWN)
+		return f->port == PORT_UPSTREAM;
+	/* Root port, then pairs of upstream and downstream: below anything that is no upstream port begins a switch. */
+	return f->role == ROLE_BRIDGE && f->parent >= 0 && !t->funcs[f->parent].is_switch;
+}
+
+/* The first function on the root bus of @func. Functions of one bus follow one another: mostly it is known already. */
+static int find_host_bridge(const struct topology *t, int func)
+{
+	const char *bus = t->funcs[func].root_bus;
+
+	if (func && !strcmp(t->funcs[func - 1].root_bus, bus))
+		return t->funcs[func - 1].host_bridge;
+	for (int i = 0; i < func; i++)
+		if (!strcmp(t->funcs[i].root_bus, bus))
+			return i;
+	return func;
+}
+
+static void finish_place(struct topology *t, int func)
+{
+	struct pci_func *f = &t->funcs[func];
+
+	f->is_switch = begins_switch(t, f);
+	f->switch_above = f->parent < 0 ? -1 : t->funcs[f->parent].is_switch ? f->parent : t->funcs[f->parent].switch_above;
+	f->host_bridge = f->parent < 0 ? find_host_bridge(t, func) : t->funcs[f->parent].host_bridge;
+}
+
+/* All below one host bridge is equally near to memory, even where single functions do not say so. */
+static void find_bridge_nodes(struct topology *t)
+{
+	for (size_t i = 0; i < t->n_funcs; i++)
+		t->funcs[i].bridge_node = -1;
+	for (size_t i = 0; i < t->n_funcs; i++)
+		if (t->funcs[i].node >= 0 && t->funcs[t->funcs[i].host_bridge].bridge_node < 0)
+			t->funcs[t->funcs[i].host_bridge].bridge_node = t->funcs[i].node;
+	for (size_t i = 0; i < t->n_funcs; i++)
+		t->funcs[i].bridge_node = t->funcs[t->funcs[i].host_bridge].bridge_node;
 }
 
 /* Most firmware leaves numa_node at -1 somewhere; the bridges above usually know. Parents come first in the
@@ -180,8 +269,45 @@ static void number_gpus(struct topology *t)
 			gpus[n++] = &t->funcs[i];
 	}
 	qsort(gpus, n, sizeof(*gpus), gpu_cmp);
-	for (size_t i = 0; i < n; i++)
+	free(t->gpus);
+	t->gpus = xcalloc(n, sizeof(*t->gpus));
+	t->n_gpus = (int)n;
+	for (size_t i = 0; i < n; i++) {
 		gpus[i]->gpu_index = (int)i;
+		t->gpus[i] = (int)(gpus[i] - t->funcs);
+	}
+}
+
+/* A capture of a DGX-2 has an NVSwitch whose config space reads zeros: what says nothing of itself, among functions below one
+ * switch that are all NVSwitches, is one. */
+static bool is_silent_nvswitch(const struct topology *t, const struct pci_func *f)
+{
+	int sw = f->parent < 0 ? -1 : topology_switch_of(t, (int)(f - t->funcs)), n = 0;
+
+	if (f->vendor || f->device || f->class_code || sw < 0)
+		return false;
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		const struct pci_func *o = &t->funcs[i];
+
+		if (o == f || o->role == ROLE_BRIDGE || topology_switch_of(t, (int)i) != sw)
+			continue;
+		if (o->role != ROLE_NVSWITCH && o->class_code)
+			return false;
+		n += o->role == ROLE_NVSWITCH;
+	}
+	return n > 0;
+}
+
+static void find_fabric_roles(struct topology *t)
+{
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		struct pci_func *f = &t->funcs[i];
+
+		if (f->role == ROLE_NIC && f->manages_nvlink && !f->is_vf)
+			f->role = ROLE_FABRIC;
+		else if (f->role == ROLE_OTHER && is_silent_nvswitch(t, f))
+			f->role = ROLE_NVSWITCH;
+	}
 }
 
 void topology_finish(struct topology *t)
@@ -193,8 +319,11 @@ void topology_finish(struct topology *t)
 		struct pci_func *f = &t->funcs[i];
 
 		f->role = pci_role_of(f->class_code, f->vendor, f->boot_vga);
+		finish_place(t, (int)i);
 		resolve_node(t, f);
 	}
+	find_bridge_nodes(t);
+	find_fabric_roles(t);
 	number_gpus(t);
 }
 
@@ -220,19 +349,12 @@ int topology_find_func(const struct topology *t, const struct pci_addr *a)
 
 int topology_find_gpu(const struct topology *t, int gpu_index)
 {
-	for (size_t i = 0; gpu_index >= 0 && i < t->n_funcs; i++)
-		if (t->funcs[i].gpu_index == gpu_index)
-			return (int)i;
-	return -1;
+	return gpu_index >= 0 && gpu_index < t->n_gpus ? t->gpus[gpu_index] : -1;
 }
 
 int topology_n_gpus(const struct topology *t)
 {
-	int n = 0;
-
-	for (size_t i = 0; i < t->n_funcs; i++)
-		n += t->funcs[i].gpu_index >= 0;
-	return n;
+	return t->n_gpus;
 }
 
 int topology_find_node(const struct topology *t, int id)
@@ -271,32 +393,30 @@ size_t topology_path(const struct topology *t, int func, int *ret, size_t max)
 
 bool topology_is_upstream(const struct topology *t, int bridge)
 {
-	const struct pci_func *f = &t->funcs[bridge];
-
-	if (f->port != PORT_UNKNOWN)
-		return f->port == PORT_UPSTREAM;
-	/* Root port, then pairs of upstream and downstream: below anything that is no upstream port begins a switch. */
-	return f->role == ROLE_BRIDGE && f->parent >= 0 && !topology_is_upstream(t, f->parent);
-}
-
-/* The nearest upstream port above @func that is also above @other; @other < 0: the nearest of all. */
-static int switch_above(const struct topology *t, int func, int other)
-{
-	for (int p = t->funcs[func].parent; p >= 0; p = t->funcs[p].parent) {
-		if (!topology_is_upstream(t, p))
-			continue;
-		if (other < 0)
-			return p;
-		for (int q = t->funcs[other].parent; q >= 0; q = t->funcs[q].parent)
-			if (q == p)
-				return p;
-	}
-	return -1;
+	return t->funcs[bridge].is_switch;
 }
 
 int topology_switch_of(const struct topology *t, int func)
 {
-	return switch_above(t, func, -1);
+	return t->funcs[func].switch_above;
+}
+
+/* The nearest switch above both, or -1. */
+static int common_switch(const struct topology *t, int a, int b)
+{
+	for (int p = t->funcs[a].switch_above; p >= 0; p = t->funcs[p].switch_above)
+		for (int q = t->funcs[b].switch_above; q >= 0; q = t->funcs[q].switch_above)
+			if (p == q)
+				return p;
+	return -1;
+}
+
+/* Unknown nodes are no reason to call two devices near, unless there is only one socket to be on. */
+static bool on_one_socket(const struct topology *t, const struct pci_func *a, const struct pci_func *b)
+{
+	if (t->n_sockets <= 1)
+		return true;
+	return a->bridge_node >= 0 && b->bridge_node >= 0 && t->nodes[a->bridge_node].socket == t->nodes[b->bridge_node].socket;
 }
 
 enum pci_relation topology_relation(const struct topology *t, int a, int b)
@@ -306,15 +426,12 @@ enum pci_relation topology_relation(const struct topology *t, int a, int b)
 
 	if (a == b)
 		return REL_SELF;
-	common = switch_above(t, a, b);
-	if (common >= 0)
-		return topology_switch_of(t, a) == common && topology_switch_of(t, b) == common ? REL_PIX : REL_PXB;
-	if (!strcmp(fa->root_bus, fb->root_bus))
+	if (fa->host_bridge != fb->host_bridge)
+		return on_one_socket(t, fa, fb) ? REL_NODE : REL_SYS;
+	common = common_switch(t, a, b);
+	if (common < 0)
 		return REL_PHB;
-	/* Unknown nodes (-1) are no reason to call two devices near, unless there is only one socket to be on. */
-	if (t->n_sockets <= 1 || (fa->socket >= 0 && fa->socket == fb->socket))
-		return REL_NODE;
-	return REL_SYS;
+	return fa->switch_above == common && fb->switch_above == common ? REL_PIX : REL_PXB;
 }
 
 uint64_t pci_func_bar_bytes(const struct pci_func *f)
@@ -342,9 +459,14 @@ static unsigned int min_known(unsigned int a, unsigned int b)
 
 struct pci_link topology_path_link(const struct topology *t, int func)
 {
+	return topology_link_below(t, func, -1);
+}
+
+struct pci_link topology_link_below(const struct topology *t, int func, int above)
+{
 	struct pci_link l = { 0 };
 
-	for (int i = func; i >= 0; i = t->funcs[i].parent) {
+	for (int i = func; i >= 0 && i != above; i = t->funcs[i].parent) {
 		l.mts = min_known(l.mts, t->funcs[i].link.max_mts);
 		l.width = min_known(l.width, t->funcs[i].link.max_width);
 	}

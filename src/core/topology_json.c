@@ -147,14 +147,6 @@ static const char *port_type_word(enum pcie_port_type p)
 	return words[p];
 }
 
-static const char *vm_of(const struct host_use *use, const struct pci_addr *a)
-{
-	for (size_t i = 0; use && i < use->n_devices; i++)
-		if (pci_addr_cmp(&use->devices[i].addr, a) == 0)
-			return use->devices[i].vm;
-	return NULL;
-}
-
 static void add_identity(struct json_object *o, const struct topology *t, int i)
 {
 	const struct pci_func *f = &t->funcs[i];
@@ -206,8 +198,20 @@ static struct json_object *func_json(const struct topology *t, const struct host
 	add(o, "vf", json_object_new_boolean(f->is_vf));
 	add(o, "vfs", json_object_new_int((int)f->sriov_vfs));
 	add(o, "host_use", text(f->host_use));
-	add(o, "vm", text(vm_of(use, &f->addr)));
+	add(o, "os_device", text(f->os_name));
+	add(o, "vm", text(host_use_device(use, &f->addr)));
 	return o;
+}
+
+/* Facts that this source does not have: their values above and below mean nothing. */
+static struct json_object *gaps_json(const struct topology *t)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (unsigned int g = 1; g <= GAP_ALL; g <<= 1)
+		if (t->gaps & g)
+			json_object_array_add(a, json_object_new_string(topology_gap_word((enum topology_gap)g)));
+	return a;
 }
 
 struct json_object *topology_to_json(const struct topology *t, const struct host_use *use)
@@ -222,9 +226,10 @@ struct json_object *topology_to_json(const struct topology *t, const struct host
 	add(o, "cpu_vendor", text(t->cpu_vendor));
 	add(o, "phys_bits", number(t->phys_bits, 0));
 	add(o, "iommu_bits", number(t->iommu_bits, 0));
-	add(o, "iommu", json_object_new_boolean(t->iommu_groups));
-	add(o, "kvm", json_object_new_boolean(t->kvm));
-	add(o, "vfio", json_object_new_boolean(t->vfio));
+	add(o, "iommu", t->gaps & GAP_GROUPS ? NULL : json_object_new_boolean(t->iommu_groups));
+	add(o, "kvm", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->kvm));
+	add(o, "vfio", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->vfio));
+	add(o, "unknown", gaps_json(t));
 	add(o, "sockets", json_object_new_int(t->n_sockets));
 	add(o, "allowed_cpus", cpus(&t->allowed));
 	add(o, "gpus", json_object_new_int(topology_n_gpus(t)));

@@ -12,14 +12,10 @@
 
 #include "probe_priv.h"
 
-static const char *const hwloc_env[] = { "HWLOC_FSROOT",     "HWLOC_XMLFILE",    "HWLOC_SYNTHETIC",  "HWLOC_COMPONENTS",
+static const char *const hwloc_env[N_HWLOC_ENV] = { "HWLOC_FSROOT",     "HWLOC_XMLFILE",    "HWLOC_SYNTHETIC",  "HWLOC_COMPONENTS",
 					 "HWLOC_THISSYSTEM", "HWLOC_CPUID_PATH", "HWLOC_HIDE_ERRORS" };
 
-struct saved_env {
-	char *value[ARRAY_SIZE(hwloc_env)];
-};
-
-static void env_enter(const struct probe *p, struct saved_env *ret)
+void hwloc_env_enter(const char *fsroot, struct hwloc_env *ret)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(hwloc_env); i++) {
 		const char *v = getenv(hwloc_env[i]);
@@ -27,12 +23,12 @@ static void env_enter(const struct probe *p, struct saved_env *ret)
 		ret->value[i] = v ? xstrdup(v) : NULL;
 		unsetenv(hwloc_env[i]);
 	}
-	if (!p->live)
-		setenv("HWLOC_FSROOT", p->root, 1);
+	if (fsroot)
+		setenv("HWLOC_FSROOT", fsroot, 1);
 	setenv("HWLOC_HIDE_ERRORS", "2", 1); /* it would print its opinion of the firmware to stderr */
 }
 
-static void env_leave(struct saved_env *s)
+void hwloc_env_leave(struct hwloc_env *s)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(hwloc_env); i++) {
 		if (s->value[i])
@@ -52,21 +48,23 @@ static int configure(hwloc_topology_t h)
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		hwloc_topology_set_type_filter(h, types[i], HWLOC_TYPE_FILTER_KEEP_ALL);
 	hwloc_topology_set_components(h, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
+	/* Where a package has several nodes (SNC, NPS), they are groups: without those, all nodes would have all of its CPUs. */
+	hwloc_topology_set_type_filter(h, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
 	return hwloc_topology_set_flags(h, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
 }
 
 static int load(const struct probe *p, hwloc_topology_t *ret, struct err *e)
 {
-	struct saved_env saved;
+	struct hwloc_env saved;
 	hwloc_topology_t h;
 	int r;
 
 	if (hwloc_topology_init(&h) < 0)
 		return err_sys(e, -ENOMEM, "hwloc");
-	env_enter(p, &saved);
+	hwloc_env_enter(p->live ? NULL : p->root, &saved);
 	errno = EIO; /* hwloc does not always set it */
 	r = configure(h) < 0 || hwloc_topology_load(h) < 0 ? -errno : 0;
-	env_leave(&saved);
+	hwloc_env_leave(&saved);
 	if (r < 0) {
 		hwloc_topology_destroy(h);
 		return err_sys(e, r, "read CPUs and nodes of '%s' (hwloc)", p->live ? "/" : p->root);
@@ -91,7 +89,8 @@ static void add_nodes(struct topology *t, hwloc_topology_t h)
 
 	while ((o = hwloc_get_next_obj_by_type(h, HWLOC_OBJ_NUMANODE, o)))
 		PUSH_ZEROED(t->nodes, t->n_nodes)->id = (int)o->os_index;
-	qsort(t->nodes, t->n_nodes, sizeof(*t->nodes), node_cmp);
+	if (t->n_nodes)
+		qsort(t->nodes, t->n_nodes, sizeof(*t->nodes), node_cmp);
 }
 
 static int ancestor_index(hwloc_topology_t h, hwloc_obj_t pu, hwloc_obj_type_t type, int fallback)
@@ -110,6 +109,24 @@ static int package_number(hwloc_topology_t h, hwloc_obj_t pu)
 	return o->os_index == HWLOC_UNKNOWN_INDEX ? (int)o->logical_index : (int)o->os_index;
 }
 
+/* The node of a CPU: the smallest that it is local to, for memory without CPUs (CXL) may be near to a whole package.  That of a node
+ * (HBM) is listed beside it; the lowest one is the CPU's own. */
+static int own_node(hwloc_topology_t h, hwloc_obj_t pu)
+{
+	hwloc_obj_t o = NULL;
+	int best = -1, best_size = INT_MAX;
+
+	while ((o = hwloc_get_next_obj_by_type(h, HWLOC_OBJ_NUMANODE, o))) {
+		int size = hwloc_bitmap_weight(o->cpuset);
+
+		if (!hwloc_bitmap_isset(o->cpuset, pu->os_index) || size > best_size || (size == best_size && (int)o->os_index > best))
+			continue;
+		best = (int)o->os_index;
+		best_size = size;
+	}
+	return best;
+}
+
 static void add_cpus(struct topology *t, hwloc_topology_t h)
 {
 	hwloc_obj_t pu = NULL;
@@ -118,9 +135,7 @@ static void add_cpus(struct topology *t, hwloc_topology_t h)
 		struct host_cpu *c = PUSH_ZEROED(t->cpus, t->n_cpus);
 
 		c->cpu = (int)pu->os_index;
-		/* hwloc lists memory without CPUs (HBM, CXL) beside the node that is near; the lowest one is the CPU's
-		 * own. */
-		c->node = topology_find_node(t, hwloc_bitmap_first(pu->nodeset));
+		c->node = topology_find_node(t, own_node(h, pu));
 		c->socket = package_number(h, pu);
 		c->core = ancestor_index(h, pu, HWLOC_OBJ_CORE, (int)pu->logical_index);
 		c->l3 = ancestor_index(h, pu, HWLOC_OBJ_L3CACHE, -1);
@@ -128,7 +143,15 @@ static void add_cpus(struct topology *t, hwloc_topology_t h)
 			c->node = 0;
 		cpuset_add(&t->nodes[c->node].cpus, c->cpu);
 	}
-	qsort(t->cpus, t->n_cpus, sizeof(*t->cpus), cpu_cmp);
+	if (t->n_cpus)
+		qsort(t->cpus, t->n_cpus, sizeof(*t->cpus), cpu_cmp);
+}
+
+void probe_hwloc_cpus(struct topology *t, struct hwloc_topology *h)
+{
+	add_nodes(t, h);
+	if (t->n_nodes)
+		add_cpus(t, h);
 }
 
 /* Bytes behind "KEY:" in a meminfo; its unit is kB. */
@@ -242,8 +265,7 @@ int probe_cpus(struct probe *p, struct err *e)
 
 	if (r < 0)
 		return r;
-	add_nodes(t, h);
-	add_cpus(t, h);
+	probe_hwloc_cpus(t, h);
 	hwloc_topology_destroy(h);
 	if (!t->n_cpus || !t->n_nodes)
 		return err_set(e, -ENODEV, "'%s': no CPU found below sys/devices/system", p->live ? "/" : p->root);

@@ -288,6 +288,20 @@ static void name_func(struct pci_access *a, const struct pci_func *before, struc
 		snprintf(f->name, sizeof(f->name), "%04x:%04x", f->vendor, f->device);
 }
 
+/* libpci reads the list of names at the first look-up, and its complaint about a damaged list is an error like others. */
+struct name_query {
+	struct pci_access *access;
+	const struct pci_func *before;
+	struct pci_func *f;
+};
+
+static void do_name(void *arg)
+{
+	struct name_query *q = arg;
+
+	name_func(q->access, q->before, q->f);
+}
+
 /* --- all of them ------------------------------------------------------------------------------------------ */
 
 static int dev_cmp(const void *pa, const void *pb)
@@ -321,12 +335,42 @@ static void read_all(const struct probe *p, struct pci_access *a, int devices)
 	for (size_t i = 0; i < n; i++) {
 		struct pci_func f = { .addr = { (uint32_t)devs[i]->domain, devs[i]->bus, devs[i]->dev,
 						devs[i]->func } };
+		struct name_query q;
 
 		if (read_func(t, devices, &f) < 0)
 			continue;
 		f.port = f.class_code >> 8 == 0x0604 ? port_type(devs[i]) : PORT_ENDPOINT;
-		name_func(a, t->n_funcs ? &t->funcs[t->n_funcs - 1] : NULL, &f);
+		q = (struct name_query){ a, t->n_funcs ? &t->funcs[t->n_funcs - 1] : NULL, &f };
+		if (!guarded(do_name, &q))
+			snprintf(f.name, sizeof(f.name), "%04x:%04x", f.vendor, f.device);
 		*PUSH_ZEROED(t->funcs, t->n_funcs) = f;
+	}
+}
+
+/* The ConnectX-7 functions that manage the NVSwitches of B200 and B300 look like any NIC; only their vital product data tell
+ * ("SMDL=SW_MNG").  Reading those takes the device milliseconds per word: it is done where such functions can be, on a
+ * machine with NVIDIA GPUs and no NVSwitch on the bus. */
+static void find_nvlink_managers(const struct topology *t, int devices)
+{
+	static const char mark[] = "SMDL=SW_MNG";
+	bool gpus = false;
+
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		const struct pci_func *f = &t->funcs[i];
+
+		gpus |= f->vendor == 0x10de && f->class_code >> 8 == 0x0302;
+		if (f->vendor == 0x10de && f->class_code >> 8 == 0x0680)
+			return;
+	}
+	for (size_t i = 0; i < t->n_funcs && gpus; i++) {
+		struct pci_func *f = &t->funcs[i];
+		char bdf[PCI_ADDR_STR], vpd[1024];
+		ssize_t n;
+
+		if (f->vendor != 0x15b3 || f->is_vf || (f->class_code >> 8 != 0x0207 && f->class_code >> 8 != 0x0200))
+			continue;
+		n = probe_readf(devices, vpd, sizeof(vpd), "%s/vpd", pci_addr_format(&f->addr, bdf));
+		f->manages_nvlink = n > 0 && memmem(vpd, (size_t)n, mark, strlen(mark));
 	}
 }
 
@@ -344,5 +388,6 @@ int probe_pci(struct probe *p, struct err *e)
 	else
 		r = err_set(e, -EIO, "list PCI functions: %s", pci_message);
 	pci_cleanup(a);
+	find_nvlink_managers(p->t, devices);
 	return r;
 }

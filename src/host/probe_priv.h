@@ -35,9 +35,20 @@ bool probe_exists(int dir_fd, const char *path);
 ssize_t probe_link(int dir_fd, const char *path, char *buf, size_t size);
 ssize_t probe_link_name(int dir_fd, const char *path, char *buf, size_t size);
 
-/* Of a link below sys that leads into sys/devices: the way from there, "devices/pci0000:00/...". -Exxx if it does not.
- */
+/* Of a link below sys that leads into sys/devices: the way from sys, "devices/pci0000:00/...". -Exxx if it does not. */
 ssize_t probe_device_path(const struct probe *p, const char *path, char *buf, size_t size);
+
+/* Keep hwloc's variables of the user out of the way while it loads. */
+#define N_HWLOC_ENV 7
+struct hwloc_env {
+	char *value[N_HWLOC_ENV];
+};
+void hwloc_env_enter(const char *fsroot, struct hwloc_env *ret); /* @fsroot: NULL for none */
+void hwloc_env_leave(struct hwloc_env *s);
+
+/* From hwloc's view of a machine to nodes and CPUs; also for an XML. */
+struct hwloc_topology;
+void probe_hwloc_cpus(struct topology *t, struct hwloc_topology *h);
 
 /* The parts; each fills its fields of p->t. */
 int probe_cpus(struct probe *p, struct err *e); /* nodes, cpus, memory, allowed */

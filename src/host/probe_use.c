@@ -355,8 +355,8 @@ static void mark_ipv6_default(const struct probe *p)
 			mark_net(p, name, "has the default route");
 }
 
-/* /proc/net/if_inet6: address, index, prefix length, scope, flags, name. Link-local ones are on every interface that is
- * up. */
+/* /proc/net/if_inet6: address, index, prefix length, scope, flags, name. Link-local ones say nothing: each interface that
+ * is up has one. */
 static void mark_ipv6(const struct probe *p)
 {
 	AUTO_FREE char *text = probe_read_all(p->proc_fd, "net/if_inet6");

@@ -75,6 +75,8 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 		m->page_bytes = p->nodes[i].page_bytes;
 		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
 	}
+	c.fabric = p->fabric.mode;
+	c.partition = p->fabric.partition;
 	*ret = c;
 }
 
@@ -200,6 +202,8 @@ static struct json_object *claim_to_json(const struct claim *c)
 		json_object_array_add(memory, m);
 	}
 	json_object_object_add(o, "memory", memory);
+	add_str(o, "fabric", fabric_mode_word(c->fabric));
+	add_i64(o, "partition", c->partition);
 	add_str(o, "state", c->state);
 	add_str(o, "reason", c->reason);
 	return o;
@@ -289,6 +293,7 @@ static void read_arrays(struct claim_reader *r, struct json_object *o, struct cl
 static void read_claim(struct claim_reader *r, struct json_object *o, struct claim *c)
 {
 	AUTO_FREE char *cpus = want_str(r, o, "cpus"), *state = want_str(r, o, "state"), *death = want_str(r, o, "on_launcher_death");
+	AUTO_FREE char *fabric = want_str(r, o, "fabric");
 
 	if (want_int(r, o, "schema") != CLAIM_SCHEMA)
 		r->bad = "schema";
@@ -303,6 +308,9 @@ static void read_claim(struct claim_reader *r, struct json_object *o, struct cla
 	c->bound = json_object_get_boolean(want(r, o, "bound", json_type_boolean));
 	c->reason = want_str(r, o, "reason");
 	read_arrays(r, o, c);
+	c->partition = (int)want_int(r, o, "partition");
+	if (fabric && fabric_mode_parse(fabric, &c->fabric) < 0)
+		r->bad = "fabric";
 	if (cpus && cpuset_parse(cpus, &c->cpus) < 0)
 		r->bad = "cpus";
 	if (death)
@@ -359,8 +367,8 @@ static bool process_alive(const struct claim *c, pid_t pid, uint64_t start)
 {
 	AUTO_FREE char *boot = claim_boot_id();
 
-	/* The same pid with another start time is another process. */
-	return pid > 0 && strcmp(boot, c->boot_id) == 0 && process_start_time(pid) == start;
+	/* The same pid with another start time is another process. 0 is the start time of what is gone. */
+	return pid > 0 && start && strcmp(boot, c->boot_id) == 0 && process_start_time(pid) == start;
 }
 
 bool claim_launcher_alive(const struct claim *c)
@@ -458,7 +466,15 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 static void add_use(const struct claim *c, struct host_use *u)
 {
 	pid_t pid = claim_launcher_alive(c) ? c->launcher_pid : c->qemu_pid;
+	struct used_fabric *fabric = c->fabric != FABRIC_NONE ? PUSH_ZEROED(u->fabrics, u->n_fabrics) : NULL;
 	struct used_cpus *cpus;
+
+	if (fabric) {
+		fabric->mode = c->fabric;
+		fabric->partition = c->partition;
+		fabric->pid = pid;
+		snprintf(fabric->vm, sizeof(fabric->vm), "%s", c->vm);
+	}
 
 	for (size_t i = 0; i < c->n_devices; i++) {
 		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);

@@ -9,8 +9,10 @@
 #include <sys/wait.h>
 
 #include "gpuvm/affinity.h"
+#include "gpuvm/capture.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
+#include "gpuvm/nccl.h"
 #include "gpuvm/probe.h"
 #include "gpuvm/verify.h"
 
@@ -43,6 +45,7 @@ void launch_clear(struct launch *l)
 	plan_clear(&l->plan);
 	claim_clear(&l->claim);
 	host_use_clear(&l->use);
+	fabric_map_clear(&l->fabric);
 	topology_clear(&l->host);
 	qemu_info_clear(&l->qemu);
 	config_clear(&l->vm);
@@ -114,19 +117,46 @@ static void check_files(struct launch *l, struct problems *ps)
 	}
 }
 
+static bool is_foreign(const struct launch *l)
+{
+	return l->opt->sysroot || l->opt->topology_xml;
+}
+
 static int make_plan(struct launch *l, struct problems *ps)
 {
 	AUTO_FREE char *dir = claim_vm_dir(l->vm.name);
 	struct plan_request req = { .vm = &l->vm,
 				    .host = &l->host,
-				    .use = l->opt->sysroot ? NULL : &l->use,
+				    .use = is_foreign(l) ? NULL : &l->use,
+				    .fabric = &l->fabric,
 				    .qemu = &l->qemu,
 				    .rundir = dir,
 				    .statedir = state_dir(),
 				    .fake_devices = l->opt->fake_devices,
-				    .foreign_host = l->opt->sysroot != NULL };
+				    .foreign_host = is_foreign(l) };
 
 	return plan_make(&req, &l->plan, ps);
+}
+
+/* The host, and what its operator wrote down of the fabric. An XML has no files beside it; a tar is unpacked for as long
+ * as it is read. */
+static int read_machine(struct launch *l, struct problems *ps, struct err *e)
+{
+	const char *root = l->opt->sysroot ? l->opt->sysroot : "";
+	char *unpacked = NULL;
+	int r;
+
+	if (l->opt->topology_xml)
+		return probe_topology_xml(l->opt->topology_xml, &l->host, e);
+	r = capture_resolve(root, &unpacked, e);
+	if (r == 0)
+		r = probe_host(unpacked ? unpacked : root, &l->host, e);
+	if (r == 0 && unpacked)
+		snprintf(l->host.root, sizeof(l->host.root), "%s", root);
+	if (r == 0 && fabric_map_load(unpacked ? unpacked : root, &l->fabric, ps) == 0)
+		fabric_map_apply(&l->fabric, &l->host);
+	capture_remove(unpacked);
+	return r;
 }
 
 int launch_plan(struct launch *l, struct problems *ps, struct err *e)
@@ -137,8 +167,9 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 	if (r < 0)
 		return r;
 	dir = claim_vm_dir(l->vm.name);
-	if (probe_host(l->opt->sysroot ? l->opt->sysroot : "", &l->host, e) < 0)
-		return e->code;
+	r = read_machine(l, ps, e);
+	if (r < 0)
+		return r;
 	if (!l->opt->dry_run) {
 		l->lock_fd = claim_lock(e);
 		if (l->lock_fd < 0)
@@ -147,14 +178,14 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		if (r < 0)
 			return r;
 	}
-	if (!l->opt->sysroot) {
+	if (!is_foreign(l)) {
 		r = claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
 		if (r < 0)
 			return r;
 	}
 	if (probe_binary(l, ps) < 0)
 		return -EINVAL;
-	if (!l->opt->sysroot)
+	if (!is_foreign(l))
 		check_files(l, ps);
 	return ps->n ? -EINVAL : make_plan(l, ps);
 }
@@ -175,6 +206,17 @@ static int write_text(const char *dir, const char *file, const char *text, unsig
 	return r < 0 ? err_sys(e, r, "write '%s'", path) : 0;
 }
 
+/* For the guest, who fetches it by whatever way its operator has; one of an earlier VM of this name would be wrong. */
+static int write_nccl_file(struct launch *l, struct err *e)
+{
+	AUTO_FREE char *xml = nccl_topology_xml(&l->plan, &l->host);
+	AUTO_FREE char *path = xasprintf("%s/" NCCL_FILE, l->plan.rundir);
+
+	if (xml)
+		return write_text(l->plan.rundir, NCCL_FILE, xml, 0644, e);
+	return unlink(path) < 0 && errno != ENOENT ? err_sys(e, -errno, "remove '%s'", path) : 0;
+}
+
 /* The command and the plan beside the claim: what runs can always be read and run again. */
 static int write_plan_files(struct launch *l, struct err *e)
 {
@@ -190,7 +232,9 @@ static int write_plan_files(struct launch *l, struct err *e)
 	r = write_text(l->plan.rundir, "plan.json", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),
 		       0600, e);
 	json_object_put(o);
-	return r < 0 ? r : write_text(l->plan.rundir, "command", command, 0700, e);
+	if (r == 0)
+		r = write_text(l->plan.rundir, "command", command, 0700, e);
+	return r < 0 ? r : write_nccl_file(l, e);
 }
 
 static int run_claim(struct launch *l, struct err *e)

@@ -29,7 +29,7 @@
  *   pcie=root|upstream|downstream|endpoint|bridge|none      link=32x16 (GT/s x lanes)   now=2.5x16
  *   acs[=VALUE] ats[=on] driver=NAME override=NAME node=N cpulist=LIST subsys=VVVV:DDDD
  *   group=N|parent|none (else: a group of its own) vfs=N vf-of=BDF boot-vga no-reset unreadable (config: 64 bytes only)
- */
+ *   sw-mng (vital product data of a function that manages NVSwitches) module=N (physical ID, written to etc/gpuvm/fabric.conf) */
 #ifndef TESTS_FAKE_MKHOST_H
 #define TESTS_FAKE_MKHOST_H
 

@@ -165,7 +165,7 @@ int mk_parse_bdf(struct mk *m, const char *s, unsigned int domain, struct pci_ad
 
 #define PROP_KEYS                                                                                                      \
 	"bars pcie link now acs ats driver override node cpulist subsys group vfs vf-of boot-vga no-reset "            \
-	"unreadable"
+	"unreadable sw-mng module"
 
 static int parse_registers(struct mk *m, const struct strv *w, size_t from, struct props *p)
 {
@@ -196,6 +196,7 @@ static int parse_props(struct mk *m, const struct strv *w, size_t from, unsigned
 	    ((v = mk_option(w, from, "group")) && parse_group(m, v, &p->group) < 0) ||
 	    ((v = mk_option(w, from, "vf-of")) && mk_parse_bdf(m, v, domain, &p->vf_of) < 0) ||
 	    mk_option_int(m, w, from, "node", &p->node) < 0 || mk_option_int(m, w, from, "vfs", &p->vfs) < 0 ||
+	    mk_option_int(m, w, from, "module", &p->module) < 0 ||
 	    parse_registers(m, w, from, p) < 0)
 		return -EINVAL;
 	option_text(w, from, "driver", p->driver, sizeof(p->driver));
@@ -205,6 +206,7 @@ static int parse_props(struct mk *m, const struct strv *w, size_t from, unsigned
 	p->boot_vga |= mk_option(w, from, "boot-vga") != NULL;
 	p->no_reset |= mk_option(w, from, "no-reset") != NULL;
 	p->unreadable |= mk_option(w, from, "unreadable") != NULL;
+	p->sw_mng |= mk_option(w, from, "sw-mng") != NULL;
 	return 0;
 }
 
@@ -290,7 +292,7 @@ static int find_kind(const struct mk *m, const char *word)
 
 static bool is_property(const char *word)
 {
-	static const char *const bare[] = { "acs", "ats", "boot-vga", "no-reset", "unreadable" };
+	static const char *const bare[] = { "acs", "ats", "boot-vga", "no-reset", "unreadable", "sw-mng" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(bare); i++)
 		if (!strcmp(word, bare[i]))

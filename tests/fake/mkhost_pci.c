@@ -262,6 +262,15 @@ static int vf_number(const struct mk *m, const struct dev *d)
 
 static int write_optional(struct mk *m, struct dev *d)
 {
+	/* An identifier string, then the read-only part: the serial number and a vendor's field. */
+	static const char vpd[] = "\x82\x0a\x00Nvidia CX7\x90\x2a\x00SN\x04none" "VA\x20MLX:MN=MLNX:MODL=CX7;SMDL=SW_MNG\x78";
+
+	if (d->p.sw_mng) {
+		AUTO_FREE char *path = xasprintf("%s/vpd", d->path);
+
+		if (mk_put_bytes(m, path, vpd, sizeof(vpd) - 1, 0) < 0)
+			return -1;
+	}
 	if (m->kinds[d->kind].class_code >> 16 == 0x03 && mk_put(m, d->path, "boot_vga", "%d", d->p.boot_vga) < 0)
 		return -1;
 	if (d->p.vfs > 0 && (mk_put(m, d->path, "sriov_numvfs", "%d", d->p.vfs) < 0 ||
@@ -321,6 +330,15 @@ static int write_dev(struct mk *m, struct dev *d)
 	return mk_put(m, d->path, "driver_override", "%s", *d->p.override ? d->p.override : "(null)");
 }
 
+/* Has a kind before @kind the same ids? libpci refuses a list that names them twice. */
+static bool device_named(const struct mk *m, size_t kind)
+{
+	for (size_t i = 0; i < kind; i++)
+		if (m->kinds[i].device_name && m->kinds[i].vendor == m->kinds[kind].vendor && m->kinds[i].device == m->kinds[kind].device)
+			return true;
+	return false;
+}
+
 /* Names of the ids in use, so that they do not depend on the database of the machine that reads the tree. */
 static int write_pci_ids(struct mk *m)
 {
@@ -336,7 +354,7 @@ static int write_pci_ids(struct mk *m)
 			continue;
 		mk_append(&text, "%04x  %s\n", k->vendor, k->vendor_name);
 		for (size_t j = i; j < m->n_kinds; j++)
-			if (m->kinds[j].vendor == k->vendor && m->kinds[j].device_name)
+			if (m->kinds[j].vendor == k->vendor && m->kinds[j].device_name && !device_named(m, j))
 				mk_append(&text, "\t%04x  %s\n", m->kinds[j].device, m->kinds[j].device_name);
 	}
 	return mk_put_bytes(m, "usr/share/misc/pci.ids", text, strlen(text), 0);
@@ -356,6 +374,22 @@ static int write_iommu(struct mk *m)
 	return mk_put(m, "sys/class/iommu/ivhd0/amd-iommu", "cap", "%s", "190b640f");
 }
 
+/* What the operator of the machine would have written. */
+static int write_fabric(struct mk *m)
+{
+	AUTO_FREE char *text = xstrdup("[module-ids]\n");
+	char bdf[PCI_ADDR_STR];
+	bool any = false;
+
+	for (size_t i = 0; i < m->n_devs; i++) {
+		if (!m->devs[i].p.module)
+			continue;
+		mk_append(&text, "%d = %s\n", m->devs[i].p.module, pci_addr_format(&m->devs[i].addr, bdf));
+		any = true;
+	}
+	return any ? mk_put_bytes(m, "etc/gpuvm/fabric.conf", text, strlen(text), 0) : 0;
+}
+
 int mk_write_pci(struct mk *m)
 {
 	static const char *const drivers[] = { "vfio-pci", "pci-stub", "pcieport" };
@@ -371,5 +405,5 @@ int mk_write_pci(struct mk *m)
 	for (size_t i = 0; i < m->n_devs; i++)
 		if (write_dev(m, &m->devs[i]) < 0)
 			return -1;
-	return write_iommu(m) < 0 ? -1 : write_pci_ids(m);
+	return write_iommu(m) < 0 || write_fabric(m) < 0 ? -1 : write_pci_ids(m);
 }

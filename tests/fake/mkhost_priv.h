@@ -30,7 +30,8 @@ struct props {
 	int group;
 	int vfs;
 	struct pci_addr vf_of;
-	bool is_vf, boot_vga, no_reset, unreadable;
+	bool is_vf, boot_vga, no_reset, unreadable, sw_mng;
+	int module; /* physical ID in etc/gpuvm/fabric.conf; 0: none */
 };
 
 struct kind {

@@ -117,7 +117,7 @@ static const struct {
 	{ NAMED "[disks os]\nfile = /x\n",
 	  "t.ini:3 unknown-section: unknown section 'disks' [did you mean [disk NAME]?]\n" },
 	{ NAMED "[hooks]\npre-bind = /x\n", "t.ini:3 unknown-section: unknown section 'hooks' []\n" },
-	{ NAMED "[fabric]\nmode = auto\n", "t.ini:3 unknown-section: unknown section 'fabric' []\n" },
+	{ NAMED "[fabrics]\nmode = auto\n", "t.ini:3 unknown-section: unknown section 'fabrics' [did you mean [fabric]?]\n" },
 	{ NAMED "[hooks]\nname = b\njunk\n",
 	  "t.ini:3 unknown-section: unknown section 'hooks' []\n"
 	  "t.ini:5 syntax: cannot read 'junk' [expected '[section]', 'key = value' or a comment]\n" },
@@ -155,7 +155,7 @@ static const struct {
 	{ NAMED "zzz = 4\n", "t.ini:3 unknown-key: [vm] unknown key 'zzz' []\n" },
 	{ NAMED "[place]\ngpu_index = 0\n",
 	  "t.ini:4 unknown-key: [place] unknown key 'gpu_index' [did you mean 'gpu-index'?]\n" },
-	{ NAMED "[place]\nnvswitch = auto\n", "t.ini:4 unknown-key: [place] unknown key 'nvswitch' []\n" },
+	{ NAMED "[place]\nswitches = auto\n", "t.ini:4 unknown-key: [place] unknown key 'switches' []\n" },
 	{ NAMED "[pcie]\nacs = keep\n", "t.ini:4 unknown-key: [pcie] unknown key 'acs' []\n" },
 	{ NAMED "[lifecycle]\non-crash = stop\n", "t.ini:4 unknown-key: [lifecycle] unknown key 'on-crash' []\n" },
 	{ NAMED "[security]\nuser = q\n", "t.ini:4 unknown-key: [security] unknown key 'user' []\n" },

@@ -20,6 +20,12 @@ struct golden {
 	char name[256];
 };
 
+struct machine {
+	struct topology host;
+	struct fabric_map fabric;
+	struct host_use use;
+};
+
 static const char *golden_dir(void)
 {
 	const char *dir = getenv("GPUVM_GOLDEN");
@@ -38,10 +44,24 @@ static char *directive(const char *text, const char *key, int nth)
 	return NULL;
 }
 
+static void use_fabric(struct host_use *u, const struct plan *p)
+{
+	struct used_fabric *f;
+
+	if (p->fabric.mode == FABRIC_NONE)
+		return;
+	f = PUSH_ZEROED(u->fabrics, u->n_fabrics);
+	f->mode = p->fabric.mode;
+	f->partition = p->fabric.partition;
+	f->pid = 4711;
+	snprintf(f->vm, sizeof(f->vm), "%s", p->vm);
+}
+
 static void use_plan(struct host_use *u, const struct plan *p)
 {
 	struct used_cpus *cpus;
 
+	use_fabric(u, p);
 	for (size_t i = 0; i < p->n_devices; i++) {
 		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
 
@@ -74,7 +94,7 @@ static char *read_case(const char *name, const char *suffix)
 	return text;
 }
 
-static int make(const char *name, const struct topology *host, const struct host_use *use, struct vm_config *vm, struct plan *ret, struct problems *ps)
+static int make(const char *name, const struct machine *m, struct vm_config *vm, struct plan *ret, struct problems *ps)
 {
 	AUTO_FREE char *text = read_case(name, "ini"), *version = directive(text, "qemu", 0), *file = xasprintf("%s.ini", name);
 	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64",
@@ -84,7 +104,7 @@ static int make(const char *name, const struct topology *host, const struct host
 			       .ovmf_code = (char *)"/usr/share/OVMF/OVMF_CODE_4M.fd",
 			       .ovmf_vars = (char *)"/usr/share/OVMF/OVMF_VARS_4M.fd" };
 	AUTO_FREE char *rundir = NULL;
-	struct plan_request req = { .vm = vm, .host = host, .use = use, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
+	struct plan_request req = { .vm = vm, .host = &m->host, .use = &m->use, .fabric = &m->fabric, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
 	int r;
 
 	if (version)
@@ -97,7 +117,7 @@ static int make(const char *name, const struct topology *host, const struct host
 	return plan_make(&req, ret, ps);
 }
 
-static void add_earlier(const char *text, const struct topology *host, struct host_use *use)
+static void add_earlier(const char *text, struct machine *m)
 {
 	for (int i = 0;; i++) {
 		AUTO_FREE char *other = directive(text, "after", i);
@@ -107,11 +127,11 @@ static void add_earlier(const char *text, const struct topology *host, struct ho
 
 		if (!other)
 			return;
-		if (make(other, host, use, &vm, &p, &ps) < 0) {
+		if (make(other, m, &vm, &p, &ps) < 0) {
 			problems_print(&ps, stderr);
 			cr_assert_fail("'%s' cannot be planned", other);
 		}
-		use_plan(use, &p);
+		use_plan(&m->use, &p);
 		plan_clear(&p);
 		config_clear(&vm);
 	}
@@ -126,7 +146,7 @@ static void check_round_trip(const struct plan *p)
 
 	cr_assert(plan_from_json(o, &back, &e) == 0, "%s", e.msg);
 	again = plan_to_json(&back);
-	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes" };
+	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes", "fabric" };
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		cr_expect(json_object_equal(json_object_object_get(o, keys[i]), json_object_object_get(again, keys[i])), "%s differs", keys[i]);
 	json_object_put(o);
@@ -137,10 +157,9 @@ static void check_round_trip(const struct plan *p)
 static char *render(const char *name)
 {
 	AUTO_FREE char *text = read_case(name, "ini"), *fixture = directive(text, "host", 0), *root = NULL;
-	struct host_use use = { 0 };
+	struct machine m = { 0 };
 	struct problems ps = { 0 };
 	struct vm_config vm = { 0 };
-	struct topology host = { 0 };
 	struct plan p = { 0 };
 	struct err e = { 0 };
 	char *out = NULL;
@@ -150,9 +169,11 @@ static char *render(const char *name)
 	cr_assert(fixture, "%s.ini has no '# host:' line", name);
 	root = mkhost_fixture(fixture);
 	cr_assert(root);
-	cr_assert(probe_host(root, &host, &e) == 0, "%s", e.msg);
-	add_earlier(text, &host, &use);
-	if (make(name, &host, &use, &vm, &p, &ps) < 0) {
+	cr_assert(probe_host(root, &m.host, &e) == 0, "%s", e.msg);
+	cr_assert(fabric_map_load(root, &m.fabric, &ps) == 0);
+	fabric_map_apply(&m.fabric, &m.host);
+	add_earlier(text, &m);
+	if (make(name, &m, &vm, &p, &ps) < 0) {
 		fprintf(f, "exit %d\n", problems_exit_code(&ps));
 		for (size_t i = 0; i < ps.n; i++)
 			fprintf(f, "%s\n", ps.v[i].code);
@@ -168,8 +189,9 @@ static char *render(const char *name)
 	plan_clear(&p);
 	config_clear(&vm);
 	problems_clear(&ps);
-	host_use_clear(&use);
-	topology_clear(&host);
+	host_use_clear(&m.use);
+	fabric_map_clear(&m.fabric);
+	topology_clear(&m.host);
 	mkhost_remove(STEAL_PTR(root));
 	return out;
 }

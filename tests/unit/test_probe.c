@@ -310,6 +310,47 @@ Test(probe, dgx2)
 	assert_use(&t, "05:00.0", "/dev/md0 is mounted on /");
 }
 
+/* Four nodes on each socket, two with GPUs: a CPU belongs to one of them. */
+Test(probe, dgx_a100_nps4)
+{
+	CLEANUP(topology_clear) struct topology t = probe_fixture("dgx-a100");
+
+	cr_assert(eq(sz, t.n_nodes, 8));
+	cr_assert(eq(int, t.n_sockets, 2));
+	for (size_t i = 0; i < t.n_nodes; i++) {
+		cr_assert(eq(int, cpuset_count(&t.nodes[i].cpus), 32));
+		cr_assert(eq(int, t.nodes[i].socket, (int)i / 4));
+		cr_assert(eq(int, topology_cpu(&t, 128 + 16 * (int)i)->node, (int)i));
+	}
+	cr_assert(eq(int, at(&t, "07:00.0")->node, 3));
+	cr_assert(eq(int, at(&t, "47:00.0")->gpu_index, 0));
+}
+
+/* libpci gives up on such a list with what would be the end of the program. */
+Test(probe, damaged_list_of_names)
+{
+	char *root = mkhost_fixture("desktop");
+	AUTO_FREE char *path = xasprintf("%s/usr/share/misc/pci.ids", root);
+	static const char twice[] = "10de  A\n\t2684  B\n\t2684  C\n";
+
+	cr_assert(write_file_atomic(path, twice, strlen(twice), 0644) == 0);
+	CLEANUP(topology_clear) struct topology t = probe_made(root);
+	cr_assert_str_eq(at(&t, "02:00.0")->name, "144d:a80a");
+}
+
+Test(probe, dgx_b200)
+{
+	CLEANUP(topology_clear) struct topology t = probe_fixture("dgx-b200");
+	int n[8] = { 0 };
+
+	for (size_t i = 0; i < t.n_funcs; i++)
+		n[t.funcs[i].role]++;
+	cr_assert(eq(int, n[ROLE_GPU], 8));
+	cr_assert(eq(int, n[ROLE_NIC], 9));
+	cr_assert(eq(int, n[ROLE_FABRIC], 4));
+	cr_assert(eq(int, at(&t, "05:00.3")->role, ROLE_FABRIC));
+}
+
 Test(probe, lab)
 {
 	CLEANUP(topology_clear) struct topology t = probe_fixture("lab");

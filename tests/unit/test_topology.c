@@ -68,12 +68,57 @@ Test(topology, roles_come_from_class_codes)
 		{ 0x068000, 0x10de, false, ROLE_NVSWITCH },
 		{ 0x068000, 0x8086, false, ROLE_OTHER },
 		{ 0x060400, 0x1000, false, ROLE_BRIDGE },
+		{ 0x040300, 0x10de, false, ROLE_OTHER },  /* companions of a card: audio, */
+		{ 0x0c0330, 0x10de, false, ROLE_OTHER },  /* USB, */
+		{ 0x0c8000, 0x10de, false, ROLE_OTHER },  /* UCSI */
 		{ 0x060000, 0x8086, false, ROLE_OTHER },
 		{ 0x000000, 0x0000, false, ROLE_OTHER },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		cr_assert(eq(int, pci_role_of(rows[i].class_code, rows[i].vendor, rows[i].boot_vga), rows[i].role), "row %zu", i);
+}
+
+/* Two NVSwitches and a function that reads zeros below one switch, as in a capture of a DGX-2; the same beside a drive; and one alone. */
+Test(topology, a_silent_function_among_nvswitches_is_one)
+{
+	for (int with_drive = 0; with_drive <= 1; with_drive++) {
+		struct topology t = { 0 };
+
+		add_chain(&t, 2);
+		t.funcs[3].class_code = 0x068000;
+		t.funcs[3].vendor = 0x10de;
+		add_func(&t, 4, 1, 0x060400);
+		add_func(&t, 5, 4, 0);
+		add_func(&t, 6, 1, 0x060400);
+		add_func(&t, 7, 6, with_drive ? 0x010802 : 0x068000)->vendor = 0x10de;
+		add_func(&t, 8, 0, 0); /* beside the switch */
+		topology_finish(&t);
+		cr_assert(eq(int, t.funcs[3].role, ROLE_NVSWITCH));
+		cr_assert(eq(int, t.funcs[5].role, with_drive ? ROLE_OTHER : ROLE_NVSWITCH));
+		cr_assert(eq(int, t.funcs[8].role, ROLE_OTHER));
+		topology_clear(&t);
+	}
+}
+
+Test(topology, what_manages_nvswitches_is_no_nic)
+{
+	struct topology t = { 0 };
+
+	for (int i = 0; i < 4; i++) {
+		struct pci_func *f = add_func(&t, i, -1, i == 3 ? 0x010802 : 0x020700);
+
+		f->vendor = 0x15b3;
+		f->manages_nvlink = i != 1;
+		f->is_vf = i == 2;
+	}
+	topology_finish(&t);
+	cr_assert(eq(int, t.funcs[0].role, ROLE_FABRIC));
+	cr_assert(eq(int, t.funcs[1].role, ROLE_NIC));
+	cr_assert(eq(int, t.funcs[2].role, ROLE_NIC), "a virtual function of it");
+	cr_assert(eq(int, t.funcs[3].role, ROLE_NVME));
+	cr_assert_str_eq(pci_role_word(ROLE_FABRIC), "bridge");
+	topology_clear(&t);
 }
 
 /* --- switches --------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The main job: conf/half0.ini is planned, started, verified and stopped, and the host is as before.
 # shape: default
-# timeout: 240
+# timeout: 300
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -33,7 +33,7 @@ expect_eq "plan.json of the running VM has the same placement" \
 	"$(jq -S '[.devices, .nodes, .vcpus]' "$plan")" "$(jq -S '[.devices, .nodes, .vcpus]' /run/gpuvm/half0/plan.json)"
 
 say "stop: SIGTERM to the launcher"
-check "the VM ends" vm_stop half0 60
+check "the VM ends" vm_stop half0 120
 
 say "the host as before: driver links, overrides, hugepages, groups, processes, mounts"
 host_as_before "host as before" "$SCENARIO_TMP/before"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Both halves at once: no CPU, page or device shared; one stops and the other one does not notice.
 # shape: default
-# timeout: 300
+# timeout: 480
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -48,8 +48,8 @@ for vm in half0 half1; do
 done
 
 say "stop one, the other one stays"
-check "half0 ends" vm_stop half0 60
+check "half0 ends" vm_stop half0 120
 check "gpuvm verify half1" gpuvm verify half1
 vm_check half1 "$SCENARIO_TMP/half1.json"
-check "half1 ends" vm_stop half1 60
+check "half1 ends" vm_stop half1 120
 host_as_before "host as before" "$SCENARIO_TMP/before"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Bad input and faults: each with its exit code and a clear error, and the host untouched or restored.
 # shape: default
-# timeout: 420
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -15,7 +15,7 @@ refused() {
 	shift 3
 	say "$what"
 	host_snapshot "$before"
-	expect_exit "$code" "$what" timeout 60 "$@"
+	expect_exit "$code" "$what" timeout 120 "$@"
 	expect_match "$what: the message" "$regex" "$output"
 	evidence "$what: exit $code: $(grep -m1 -iE -- "$regex" <<<"$output" || true)"
 	host_as_before "$what: host as before" "$before"
@@ -88,7 +88,7 @@ refused 5 "the same VM again" 'half0' gpuvm-launch -d "$half0"
 refused 5 "another VM that wants its devices" 'half0' gpuvm-launch "$half0" --set vm.name=twin
 check "half0 is untouched" gpuvm verify half0
 vm_check half0 "$SCENARIO_TMP/half0.json"
-check "half0 ends" vm_stop half0 60
+check "half0 ends" vm_stop half0 120
 host_as_before "host as before" "$SCENARIO_TMP/start"
 
 say "no VFIO"
