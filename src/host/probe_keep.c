@@ -459,8 +459,8 @@ static void mount_line(struct keeper *k, char *line, FILE *out)
 	char device[64], link[80], point[PATH_MAX], type[64], source[PATH_MAX];
 	const char *tail = strstr(line, " - ");
 
-	if (!tail || strlen(line) >= PATH_MAX || sscanf(line, "%*s %*s %63s %*s %s", device, point) != 2 ||
-	    sscanf(tail, " - %63s %s", type, source) != 2)
+	if (!tail || strlen(line) >= PATH_MAX || sscanf(line, "%*s %*s %63s %*s %4095s", device, point) != 2 ||
+	    sscanf(tail, " - %63s %4095s", type, source) != 2)
 		return;
 	snprintf(link, sizeof(link), "dev/block/%s", device);
 	if (strncmp(source, "/dev/", 5) && strcmp(type, "9p") && !probe_exists(k->p->sys_fd, link))

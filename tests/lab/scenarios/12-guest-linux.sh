@@ -43,7 +43,7 @@ name = guest
 firmware = seabios
 kernel = $LAB_HOST/vmlinux
 initrd = $SCENARIO_TMP/initrd.gz
-append = console=ttyS0 quiet panic=-1 mitigations=off
+append = console=ttyS0 quiet panic=-1 mitigations=off pcie_ports=compat cryptomgr.notests
 [place]
 gpus = 2
 gpu-index = 3
