@@ -493,6 +493,10 @@ static void select_companions(struct planner *pl)
 				continue;
 			plan_reason(pl->plan, "companion", "%s.%d goes along with %s: same slot and IOMMU group", pl->plan->devices[i].id,
 				    m->addr.fn, pl->plan->devices[i].id);
+			/* A GPU's audio function is no surprise; a NIC or a disk that nobody named is. */
+			if (m->role != ROLE_OTHER)
+				plan_warn(pl->plan, "companion-taken", "%s %s.%d goes along, though it was not asked for: it shares slot and IOMMU group with %s",
+					  pci_role_word(m->role), pl->plan->devices[i].id, m->addr.fn, pl->plan->devices[i].id);
 			select_add(pl, members[k], xasprintf("%s.%d", pl->plan->devices[i].id, m->addr.fn), NULL);
 		}
 	}

@@ -35,9 +35,14 @@ static struct place place_new(void)
 /* Run @cmd; returns its exit code. What it printed is in p->out. */
 static int sh(struct place *p, const char *cmd)
 {
-	AUTO_FREE char *file = xasprintf("%s/out", p->root);
-	AUTO_FREE char *line = xasprintf("exec >'%s' 2>&1; L='%s/gpuvm-launch' G='%s/gpuvm'; %s", file, build_dir(), build_dir(), cmd);
-	int status = system(line);
+	AUTO_FREE char *file = xasprintf("%s/out", p->root), *script = xasprintf("%s/cmd", p->root);
+	AUTO_FREE char *text = xasprintf("L='%s/gpuvm-launch' G='%s/gpuvm'; %s\n", build_dir(), build_dir(), cmd);
+	/* A loop in a command must not outlive a test that has failed. */
+	AUTO_FREE char *line = xasprintf("exec >'%s' 2>&1; exec timeout -k 5 60 sh '%s'", file, script);
+	int status;
+
+	cr_assert(write_file_atomic(script, text, strlen(text), 0600) == 0);
+	status = system(line);
 
 	free(STEAL_PTR(p->out));
 	cr_assert(read_text_file(file, 1 << 20, &p->out) == 0);
@@ -61,6 +66,7 @@ static void place_end(struct place *p)
 	free(p->out);
 	p->out = NULL;
 	unlink(strcat(strcpy((char[96]){ 0 }, p->root), "/out"));
+	unlink(strcat(strcpy((char[96]){ 0 }, p->root), "/cmd"));
 	rmdir(p->root);
 }
 
