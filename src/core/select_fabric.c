@@ -75,6 +75,20 @@ static uint32_t taken_set(const struct planner *pl)
 	return set;
 }
 
+/* Of those, the ones that become free when VMs end: nothing else stands in the way. */
+static uint32_t waiting_set(const struct planner *pl)
+{
+	uint32_t set = 0;
+
+	for (int i = 0; i < pl->fabric.n_gpus; i++) {
+		const struct pci_func *f = planner_func(pl, pl->fabric.gpus[i]);
+
+		if (!f->host_use && !f->sriov_vfs && planner_device_user(pl, f))
+			set |= UINT32_C(1) << i;
+	}
+	return set;
+}
+
 /* --- words ------------------------------------------------------------------------------------------ */
 
 /* "GPUs 4 5 6 7", as `gpuvm topo` numbers them; owned. */
@@ -378,7 +392,7 @@ static void refuse_sets(struct planner *pl, const struct fabric_set *sets, size_
 {
 	AUTO_FREE char *list = NULL, *text = NULL;
 	uint32_t taken = taken_set(pl);
-	int free_gpus = pl->fabric.n_gpus - fabric_count(taken);
+	int free_gpus = pl->fabric.n_gpus - fabric_count(taken), waiting = fabric_count(waiting_set(pl));
 	bool any = false;
 
 	for (size_t i = 0; i < n; i++)
@@ -394,12 +408,15 @@ static void refuse_sets(struct planner *pl, const struct fabric_set *sets, size_
 		text = xasprintf("[place] gpus: %d GPU%s %s asked for, but of the %d of this host %d %s free", want,
 				 PLURAL(want), want == 1 ? "is" : "are", pl->fabric.n_gpus, free_gpus,
 				 free_gpus == 1 ? "is" : "are");
-		select_refuse_gpus(pl, PROBLEM_BUSY, "gpu-busy", text);
+		if (free_gpus + waiting < want)
+			select_refuse_gpus(pl, PROBLEM_HOST, "gpu-missing", text);
+		else
+			select_refuse_gpus(pl, PROBLEM_BUSY, "gpu-busy", text);
 	} else {
 		list = list_sets(pl, want);
 		text = xasprintf("%d GPUs are free, but no set of %d that %s allows", free_gpus, want,
 				 pl->fabric.platform->name);
-		problem_hint(refuse(pl, taken ? PROBLEM_BUSY : PROBLEM_HOST, "place", "gpus", "partition-busy", text),
+		problem_hint(refuse(pl, waiting ? PROBLEM_BUSY : PROBLEM_HOST, "place", "gpus", "partition-busy", text),
 			     "%s", list);
 	}
 }
