@@ -167,9 +167,8 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 	if (r < 0)
 		return r;
 	dir = claim_vm_dir(l->vm.name);
-	r = read_machine(l, ps, e);
-	if (r < 0)
-		return r;
+	/* Claims first, then the machine: a VM that ends in between has given its devices back before its claim went, so a
+	 * device without a claim is seen with its own driver and not with the vfio-pci that it had a moment ago. */
 	if (!l->opt->dry_run) {
 		l->lock_fd = claim_lock(e);
 		if (l->lock_fd < 0)
@@ -183,6 +182,9 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		if (r < 0)
 			return r;
 	}
+	r = read_machine(l, ps, e);
+	if (r < 0)
+		return r;
 	if (probe_binary(l, ps) < 0)
 		return -EINVAL;
 	if (!is_foreign(l))

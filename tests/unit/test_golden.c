@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gpuvm/capture.h"
 #include "gpuvm/plan.h"
 #include "gpuvm/probe.h"
 #include "tests/fake/mkhost.h"
@@ -154,6 +155,20 @@ static void check_round_trip(const struct plan *p)
 	plan_clear(&back);
 }
 
+/* The machine of a case: a description of tests/fixtures, or a capture (NAME.tar.gz). To be given to capture_remove(). */
+static char *machine_root(const char *fixture)
+{
+	const char *dir = getenv("GPUVM_FIXTURES");
+	AUTO_FREE char *tar = xasprintf("%s/%s.tar.gz", dir ? dir : "tests/fixtures", fixture);
+	char *root = NULL;
+	struct err e = { 0 };
+
+	if (access(tar, R_OK) < 0)
+		return mkhost_fixture(fixture);
+	cr_assert(capture_unpack(tar, &root, &e) == 0, "%s", e.msg);
+	return root;
+}
+
 static char *render(const char *name)
 {
 	AUTO_FREE char *text = read_case(name, "ini"), *fixture = directive(text, "host", 0), *root = NULL;
@@ -167,7 +182,7 @@ static char *render(const char *name)
 	FILE *f = open_memstream(&out, &len);
 
 	cr_assert(fixture, "%s.ini has no '# host:' line", name);
-	root = mkhost_fixture(fixture);
+	root = machine_root(fixture);
 	cr_assert(root);
 	cr_assert(probe_host(root, &m.host, &e) == 0, "%s", e.msg);
 	cr_assert(fabric_map_load(root, &m.fabric, &ps) == 0);
