@@ -58,7 +58,8 @@ struct host_cpu {
 	int socket; /* physical package number, as the kernel counts */
 	int core;   /* index, unique in the machine: SMT siblings share it */
 	int l3;     /* index, unique in the machine; -1 if unknown */
-	bool isolated; /* on the kernel's isolcpus list */
+	bool isolated;  /* on the kernel's isolcpus list */
+	bool nohz_full; /* without a timer tick while one thread runs */
 };
 
 enum pcie_port_type { PORT_UNKNOWN, PORT_ENDPOINT, PORT_ROOT, PORT_UPSTREAM, PORT_DOWNSTREAM, PORT_PCI_BRIDGE };

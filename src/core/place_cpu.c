@@ -757,6 +757,21 @@ static void report_isolated(struct planner *pl)
 			  "%d of the CPUs for QEMU's own threads are isolated (isolcpus), where the kernel balances nothing: [cpu] emulator can name others", own);
 }
 
+/* No timer tick interrupts a vCPU there. */
+static void report_nohz_full(struct planner *pl)
+{
+	int n = 0;
+
+	cpuset_for_each(cpu, &pl->vcpu_cpus) {
+		const struct host_cpu *c = topology_cpu(pl->req->host, cpu);
+
+		n += c && c->nohz_full;
+	}
+	if (n)
+		plan_reason(pl->plan, "nohz_full", "%d of the %d CPUs of vCPUs have no timer tick of their own while a vCPU runs (nohz_full)", n,
+			    cpuset_count(&pl->vcpu_cpus));
+}
+
 int place_cpus(struct planner *pl)
 {
 	const struct vm_config *vm = pl->req->vm;
@@ -783,6 +798,7 @@ int place_cpus(struct planner *pl)
 		explain_threads(pl, cs, &d);
 		choose_housekeeping(pl, cs);
 		report_isolated(pl);
+		report_nohz_full(pl);
 		check_vcpu_limits(pl);
 	}
 	for (size_t i = 0; i < p->n_nodes; i++)

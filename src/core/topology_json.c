@@ -99,6 +99,7 @@ static struct json_object *cpus_json(const struct topology *t)
 		add(o, "core", json_object_new_int(c->core));
 		add(o, "l3", number(c->l3, -1));
 		add(o, "isolated", json_object_new_boolean(c->isolated));
+		add(o, "nohz_full", json_object_new_boolean(c->nohz_full));
 		json_object_array_add(a, o);
 	}
 	return a;

@@ -233,16 +233,28 @@ static void fill_node(const struct probe *p, struct host_node *n)
 	node_pools(p, n, "kernel/mm/hugepages");
 }
 
-static void mark_isolated(const struct probe *p)
+/* A CPU list of the kernel; empty if it has none ("(null)" in nohz_full). */
+static struct cpuset read_cpu_list(const struct probe *p, const char *path)
 {
-	struct cpuset isolated;
+	struct cpuset set = { 0 };
 	char buf[4096];
 
-	if (probe_read(p->sys_fd, "devices/system/cpu/isolated", buf, sizeof(buf)) <= 0 ||
-	    cpuset_parse(buf, &isolated) < 0)
-		return;
-	for (size_t i = 0; i < p->t->n_cpus; i++)
-		p->t->cpus[i].isolated = cpuset_has(&isolated, p->t->cpus[i].cpu);
+	if (probe_read(p->sys_fd, path, buf, sizeof(buf)) <= 0 || cpuset_parse(buf, &set) < 0)
+		return (struct cpuset){ 0 };
+	return set;
+}
+
+static void mark_isolated(const struct probe *p)
+{
+	struct cpuset isolated = read_cpu_list(p, "devices/system/cpu/isolated");
+	struct cpuset nohz_full = read_cpu_list(p, "devices/system/cpu/nohz_full");
+
+	for (size_t i = 0; i < p->t->n_cpus; i++) {
+		struct host_cpu *c = &p->t->cpus[i];
+
+		c->isolated = cpuset_has(&isolated, c->cpu);
+		c->nohz_full = cpuset_has(&nohz_full, c->cpu);
+	}
 }
 
 /* The CPUs that we inherited from systemd, Slurm or taskset. Another machine's are all there to be planned on. */

@@ -582,7 +582,7 @@ static const struct row rows[] = {
 	{ .dir = "sys/kernel/iommu_groups", .present = "*" },
 
 	/* probe_cpu.c: what hwloc reads, then what we do */
-	{ .dir = "sys/devices/system/cpu", .files = "online possible isolated" },
+	{ .dir = "sys/devices/system/cpu", .files = "online possible isolated nohz_full" },
 	{ .dir = "sys/devices/system/cpu/cpu[0-9]*", .files = "online", .more = count_cpu },
 	{ .dir = "sys/devices/system/cpu/cpu[0-9]*/topology",
 	  .files = "core_cpus thread_siblings cluster_cpus die_cpus package_cpus core_siblings core_id die_id cluster_id "

@@ -5,7 +5,7 @@
  * spaces with capabilities, CPUs that hwloc accepts.  tests/fixtures/NAME.host are the machines; each is one text file:
  *
  *   host NAME [kernel=RELEASE] [machine-id=HEX] [no-kvm] [no-vfio]
- *   cpu VENDOR [threads=N] [smt=split|adjacent] [phys-bits=N] [l3-cores=N] [isolated=LIST]
+ *   cpu VENDOR [threads=N] [smt=split|adjacent] [phys-bits=N] [l3-cores=N] [isolated=LIST] [nohz-full=LIST]
  *   iommu intel|amd|off [bits=N]
  *   node ID socket=N cpus=LIST memory=SIZE [free=SIZE] [1G=FREE/TOTAL] [2M=FREE/TOTAL] [distances=10,21]
  *   numa off                                  the kernel has no NUMA: no /sys/devices/system/node

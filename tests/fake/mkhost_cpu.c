@@ -156,7 +156,8 @@ int mk_write_cpus(struct mk *m)
 	}
 	if (mk_put_cpuset(m, dir, NULL, "online", &all) < 0 || mk_put_cpuset(m, dir, NULL, "possible", &all) < 0 ||
 	    mk_put_cpuset(m, dir, NULL, "present", &all) < 0 || mk_put(m, dir, "offline", "%s", "") < 0 ||
-	    mk_put(m, dir, "isolated", "%s", m->isolated) < 0 || mk_put(m, dir, "smt/active", "%d", m->threads > 1) < 0)
+	    mk_put(m, dir, "isolated", "%s", m->isolated) < 0 ||
+	    mk_put(m, dir, "nohz_full", "%s", *m->nohz_full ? m->nohz_full : "(null)") < 0 || mk_put(m, dir, "smt/active", "%d", m->threads > 1) < 0)
 		return -1;
 	return write_cpuinfo(m, &all);
 }

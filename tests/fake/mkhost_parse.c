@@ -228,13 +228,14 @@ static int st_cpu(struct mk *m, const struct strv *w)
 {
 	const char *smt = mk_option(w, 2, "smt");
 
-	if (mk_check_options(m, w, 2, "threads smt phys-bits l3-cores isolated") < 0 ||
+	if (mk_check_options(m, w, 2, "threads smt phys-bits l3-cores isolated nohz-full") < 0 ||
 	    mk_option_int(m, w, 2, "threads", &m->threads) < 0 ||
 	    mk_option_int(m, w, 2, "phys-bits", &m->phys_bits) < 0 ||
 	    mk_option_int(m, w, 2, "l3-cores", &m->l3_cores) < 0)
 		return -EINVAL;
 	snprintf(m->cpu_vendor, sizeof(m->cpu_vendor), "%s", w->v[1]);
 	option_text(w, 2, "isolated", m->isolated, sizeof(m->isolated));
+	option_text(w, 2, "nohz-full", m->nohz_full, sizeof(m->nohz_full));
 	m->smt_adjacent = smt && !strcmp(smt, "adjacent");
 	return m->threads < 1 ? mk_bad(m, "threads?") : 0;
 }

@@ -329,6 +329,21 @@ Test(place, says_how_many_vcpus_would_fit)
 	topology_clear(&t);
 }
 
+Test(place, reports_nohz_full)
+{
+	struct topology t = { 0 };
+	struct result r;
+
+	small_machine(&t);
+	for (int i = 4; i < 8; i++)
+		t.cpus[i].nohz_full = true;
+	r = small_plan(&t, "[cpu]\npin = 6-9\n");
+	must_work(&r);
+	cr_assert(strstr(reason(&r.p, "nohz_full"), "2 of the 4 CPUs"));
+	result_clear(&r);
+	topology_clear(&t);
+}
+
 Test(place, reports_isolated_cpus)
 {
 	struct topology t = { 0 };
@@ -340,6 +355,7 @@ Test(place, reports_isolated_cpus)
 	r = small_plan(&t, "");
 	must_work(&r);
 	cr_assert(strstr(reason(&r.p, "isolated"), "isolcpus"));
+	cr_assert(!reason(&r.p, "nohz_full"));
 	cr_assert(!warning(&r.p, "cpus-isolated"));
 	result_clear(&r);
 	t.cpus[4].isolated = false;

@@ -397,6 +397,7 @@ Test(probe, plain_vm_host)
 	cr_assert(eq(uint, at(&t, "41:01.1")->vendor, 0x8086), "config space of a VF reads ffff");
 	cr_assert_str_eq(at(&t, "82:00.0")->override, "vfio-pci");
 	cr_assert_str_eq(at(&t, "82:00.0")->driver, "vfio-pci");
+	cr_assert(topology_cpu(&t, 2)->nohz_full && !topology_cpu(&t, 1)->nohz_full);
 	cr_assert(topology_cpu(&t, 33)->isolated && !topology_cpu(&t, 32)->isolated && !topology_cpu(&t, 16)->isolated);
 	cr_assert(eq(int, topology_cpu(&t, 0)->l3, topology_cpu(&t, 35)->l3));
 	cr_assert(ne(int, topology_cpu(&t, 0)->l3, topology_cpu(&t, 4)->l3));
