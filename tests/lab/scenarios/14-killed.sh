@@ -24,7 +24,8 @@ qemu=$(vm_qemu_pid quarter0)
 launcher=$(vm_launcher_pid quarter0)
 devices=$(vm_devices quarter0)
 kill -KILL "$launcher" "$qemu"
-check "QEMU is gone" wait_for 60 no_vm quarter0
+# Not only its command line: a process that is still letting go of its devices has not ended.
+check "QEMU is gone" wait_for 60 no_process "$qemu"
 for bdf in $devices; do expect_eq "$bdf is still on" vfio-pci "$(driver_of "$bdf")"; done
 show gpuvm list
 check_show "gpuvm recover" gpuvm recover
@@ -33,8 +34,9 @@ check "recovering twice is no harm" gpuvm recover
 
 say "and without recover: the next start does it first"
 launch "$CONF/quarter0.ini"
-kill -KILL "$(vm_launcher_pid quarter0)" "$(vm_qemu_pid quarter0)"
-check "QEMU is gone" wait_for 60 no_vm quarter0
+qemu=$(vm_qemu_pid quarter0)
+kill -KILL "$(vm_launcher_pid quarter0)" "$qemu"
+check "QEMU is gone" wait_for 60 no_process "$qemu"
 launch "$CONF/quarter0.ini" --set lifecycle.stop-timeout=3s
 check_show "gpuvm verify" gpuvm verify quarter0
 check "it ends" vm_stop quarter0 60
