@@ -33,7 +33,9 @@ enum conf_nvswitch { NVSWITCH_AUTO, NVSWITCH_NONE };
 enum conf_disk_format { DISK_AUTO, DISK_RAW, DISK_QCOW2 };
 enum conf_disk_cache { CACHE_AUTO, CACHE_NONE, CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
 enum conf_disk_aio { AIO_AUTO, AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
-enum conf_net_type { NET_USER, NET_TAP };
+enum conf_disk_bus { BUS_BLK, BUS_SCSI };
+enum conf_net_type { NET_USER, NET_TAP, NET_BRIDGE };
+enum conf_vhost { VHOST_AUTO, VHOST_ON, VHOST_OFF };
 enum conf_serial { SERIAL_SOCKET, SERIAL_LOG, SERIAL_STDIO };
 enum conf_on_reboot { REBOOT_RESET, REBOOT_STOP };
 enum conf_on_death { DEATH_KEEP, DEATH_STOP };
@@ -48,6 +50,7 @@ struct device_config {
 	int guest_node;        /* AUTO: the node the device is on */
 	int gpudirect_clique;  /* 0-15, AUTO: none */
 	bool x_no_mmap;        /* loses P2P: warned about */
+	bool iommufd;          /* loses P2P too, up to QEMU 10.2 */
 };
 
 struct disk_config {
@@ -58,6 +61,9 @@ struct disk_config {
 	bool iothread;
 	enum conf_disk_cache cache;
 	enum conf_disk_aio aio;
+	enum conf_disk_bus bus;
+	bool discard;
+	char *serial; /* that the guest sees; NULL: the section's name */
 	bool readonly;
 	int bootindex; /* AUTO: in the order of the file */
 };
@@ -65,9 +71,10 @@ struct disk_config {
 struct net_config {
 	char *name;
 	enum conf_net_type type;
-	char *ifname; /* tap: an existing multi-queue tap device */
+	char *ifname; /* tap, bridge: the host's interface; NULL: named after VM and section */
+	char *bridge; /* bridge: an existing one */
 	int queues;   /* pairs; AUTO: one per vCPU for tap, 1 for user */
-	bool vhost;
+	enum conf_vhost vhost;
 	char *mac; /* NULL: derived from host, VM and name */
 };
 
@@ -94,11 +101,13 @@ struct vm_config {
 	int cpu_reserve; /* cores per host node, AUTO */
 	bool emulator_set;
 	struct cpuset emulator;
+	bool pmu, invtsc, cpu_pm;
 
 	uint64_t memory_bytes;     /* 0: auto */
 	int64_t hugepage_bytes;    /* AUTO, 0: off, 2 MiB or 1 GiB */
 	bool prealloc;             /* default on */
 	int64_t mem_reserve_bytes; /* per host node, AUTO */
+	bool mem_lock;
 
 	enum conf_pcie pcie;
 	enum conf_relation relation; /* the worst that a GPU may be to its nearest NIC and NVMe */
@@ -112,6 +121,12 @@ struct vm_config {
 	size_t n_disks;
 	struct net_config *nets;
 	size_t n_nets;
+
+	bool guest_agent, guest_rng, guest_panic, guest_tpm;
+	int vsock; /* 0: off, AUTO, or the context ID */
+
+	bool cloud_init; /* there is a [cloud-init] */
+	char *user_data, *meta_data, *network_config;
 
 	enum conf_serial serial;
 	uint64_t stop_timeout_ms;

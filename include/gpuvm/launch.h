@@ -3,7 +3,7 @@
  *
  * How it works: launch_plan() reads the host and plans; nothing is touched.  launch_start() runs the stages
  *
- *     claim -> vfio -> bind -> spawn (-S) -> qmp -> pin -> verify -> cont
+ *     claim -> vfio -> bind -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
  *
  * each over all devices, with its undo beside it.  A stage records in the claim what it is about to do before it does it;
  * on a failure the undo of the failed stage and of all before it run in reverse.  Undo works from the claim alone and is idempotent, so it does not
@@ -40,6 +40,7 @@ struct launch {
 	struct sysfs sys;
 	bool claimed;
 	int lock_fd, listen_fd, log_fd, signal_fd;
+	struct plan_fds fds; /* control is listen_fd: not closed with the others */
 	struct spawn child;
 	struct qmp qmp;
 	enum life_state state;
@@ -63,12 +64,20 @@ int launch_start(struct launch *l, struct err *e);
 /* Wait until the VM has ended and give everything back. Returns the program's exit code: 0, 1 or 6. */
 int launch_supervise(struct launch *l);
 
-/* --- for launch.c and supervise.c -------------------------------------------------------------------- */
+/* --- for launch.c, prepare.c and supervise.c -------------------------------------------------------------------- */
 
 /* Move all threads of QEMU where the plan says; -Exxx if one cannot be. Threads that the plan does not name go to the emulator CPUs. */
 int launch_pin(struct launch *l, struct err *e);
 /* Run every undo, in reverse. Errors are logged and counted. */
 int launch_undo(struct launch *l, int exit_code);
+/* The stage "prepare" and its undo: what QEMU needs that is not a passed-through device (prepare.c). */
+int launch_prepare(struct launch *l, struct err *e);
+int launch_unprepare(struct launch *l, int exit_code, struct err *e);
+/* Every fd that QEMU inherits; owned array. */
+int *launch_fds(const struct launch *l, size_t *ret_n);
+void launch_close_fds(struct launch *l);
+/* $GPUVM_STATEDIR or /var/lib/gpuvm. */
+const char *launch_state_dir(void);
 /* Last lines of qemu.log as one string for messages, owned; "" if there are none. */
 char *launch_log_tail(const struct launch *l, int lines);
 

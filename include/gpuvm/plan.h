@@ -13,20 +13,10 @@
 
 #include "gpuvm/config.h"
 #include "gpuvm/fabric.h"
+#include "gpuvm/qemu.h"
 #include "gpuvm/topology.h"
 
 struct json_object;
-
-/* What the QEMU at hand is and can do. */
-struct qemu_info {
-	char *path;
-	int major, minor, micro;
-	char *ovmf_code, *ovmf_vars; /* firmware images found, or NULL */
-};
-static inline bool qemu_at_least(const struct qemu_info *q, int major, int minor)
-{
-	return q->major > major || (q->major == major && q->minor >= minor);
-}
 
 /* What running VMs hold (from their claims). */
 struct host_use {
@@ -68,6 +58,8 @@ struct plan_request {
 	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
 	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
 	bool fake_devices;  /* pci-testdev in place of vfio-pci; nothing is bound */
+	const char *gdb;    /* --gdb: "" for gdb.sock in rundir, else QEMU's own device word; NULL: none */
+	const struct strv *trace; /* --trace patterns; may be NULL */
 	bool foreign_host;  /* `host` is not this machine; with fake_devices pins and memory nodes are left out */
 };
 
@@ -162,6 +154,42 @@ struct plan_arg {
 	char *flag, *value;
 	const char *group;
 	char *why;
+	enum plan_arg_use {
+		ARG_PLAIN,
+		ARG_PAUSE,   /* -S: the launcher continues the guest; a command for a shell has nobody who would */
+		ARG_CONTROL, /* the chardev of control.sock: the launcher hands over a listening socket */
+		ARG_TAP,     /* a tap netdev: the launcher hands over the fds of taps[tap] */
+	} use;
+	int tap;
+};
+
+/* A command that must have run before the printed one can: make a folder, a tap device, a seed image.  gpuvm-launch does
+ * these things itself, with their undo; for a shell they are lines before the command. */
+struct plan_prepare {
+	char *command; /* quoted for a shell */
+	char *why;
+};
+
+/* A tap device of ours: gpuvm-launch creates it (IFF_MULTI_QUEUE) and QEMU gets its fds, so it is gone when QEMU is. */
+struct plan_tap {
+	char *netdev; /* "net-NAME" */
+	char *ifname;
+	char *bridge; /* to attach it to; NULL: none */
+	bool exists;  /* the operator's own device: fds are taken of it, it is not created, changed or removed */
+	int queues;   /* pairs */
+	bool vhost;
+};
+
+/* NoCloud seed: an ISO 9660 image with the volume name CIDATA (cloud-init documentation, "NoCloud"). */
+struct plan_seed {
+	char *image; /* in rundir; NULL: none */
+	char *user_data, *meta_data, *network_config; /* paths; meta_data NULL: made from name and uuid; the others may be NULL too */
+};
+
+/* An emulated TPM 2.0: swtpm, started before QEMU, ends with it. */
+struct plan_tpm {
+	char *state_dir; /* NULL: none */
+	char *socket;
 };
 
 struct plan_note {
@@ -201,6 +229,12 @@ struct plan {
 	size_t n_binds;
 	struct plan_arg *args;
 	size_t n_args;
+	struct plan_prepare *prepares;
+	size_t n_prepares;
+	struct plan_tap *taps;
+	size_t n_taps;
+	struct plan_seed seed;
+	struct plan_tpm tpm;
 	struct strv env;
 	struct plan_note *warnings;
 	size_t n_warnings;
@@ -221,13 +255,22 @@ void plan_clear(struct plan *p);
 
 uint64_t plan_memory_bytes(const struct plan *p);
 
-/* The command as an argv: path, then options.  @control_fd >= 0 replaces the path of the control socket by that fd
- * (a listening unix socket that QEMU inherits). */
-void plan_argv(const struct plan *p, int control_fd, struct strv *ret);
+/* What QEMU inherits in place of what it would open itself. */
+struct plan_fds {
+	int control; /* a listening unix socket */
+	struct plan_tap_fds {
+		int *tap, *vhost; /* `queues` each; vhost NULL: none */
+		int queues;
+	} *taps; /* n_taps entries */
+};
+
+/* The command as an argv: path, then options.  With @fds the sockets and taps of which it has fds are given as fds; NULL: everything by path and name. */
+void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *ret);
 
 enum plan_format { PLAN_SHELL, PLAN_LINES };
 
-/* The command for people. SHELL: one runnable shell command, an option per line. LINES: an argument per line, raw.
+/* The command for people. SHELL: runnable shell lines: what must be prepared, then one command, an option per line. It is without -S: nobody
+ * else would let the guest run. LINES: exactly the argv of gpuvm-launch (with paths for the fds), an argument per line, raw.
  * @explain puts the reason of each option before it as a comment (SHELL only). */
 void plan_print_command(const struct plan *p, enum plan_format f, bool explain, FILE *out);
 

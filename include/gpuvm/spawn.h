@@ -17,7 +17,8 @@ struct spawn_options {
 	const struct strv *env;    /* "K=V" added to a minimal environment (PATH, LANG=C), may be NULL */
 	int stderr_fd;             /* stdout and stderr of the child; -1: inherit */
 	bool inherit_stdin;        /* else /dev/null */
-	int keep_fd;               /* one fd that stays open in the child under the same number; -1: none */
+	const int *keep_fds;       /* stay open in the child under the same numbers; -1 is skipped */
+	size_t n_keep_fds;
 	const struct cpuset *cpus; /* affinity before exec; NULL: inherit */
 	const struct cpuset *mem_nodes; /* preferred NUMA nodes for its own memory (libnuma); NULL: default policy */
 	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave */

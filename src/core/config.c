@@ -264,6 +264,8 @@ static void create_section(struct reader *r)
 		add_element(r->vm, r->section, r->name);
 	else if (!strcmp(r->section, "place"))
 		r->vm->place_present = true;
+	else if (!strcmp(r->section, "cloud-init"))
+		r->vm->cloud_init = true;
 }
 
 /* Judge the name of the section r->section, and make its label. */

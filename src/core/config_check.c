@@ -236,12 +236,14 @@ static void check_net(const struct check *c, const struct net_config *n)
 	label(section, "net", n->name);
 	if (!usable(c, section, "type"))
 		return;
-	if (n->type == NET_TAP && !given(c, section, "ifname"))
-		problem_hint(complain(c, "missing-key", section, "ifname", "is required for type = tap"),
-			     "make the interface with 'ip tuntap add mode tap multi_queue name NAME'");
-	if (n->type == NET_USER && given(c, section, "ifname"))
+	if (n->type == NET_BRIDGE && !given(c, section, "bridge"))
+		problem_hint(complain(c, "missing-key", section, "bridge", "is required for type = bridge"),
+			     "name the host's bridge; `ip link show type bridge` lists them");
+	if (n->type != NET_BRIDGE && given(c, section, "bridge"))
+		problem_hint(conflict(c, section, "bridge", "has an effect for type = bridge only"), "add 'type = bridge'");
+	if (n->type == NET_USER && n->ifname)
 		problem_hint(conflict(c, section, "ifname", "has no effect for type = user"), "add 'type = tap'");
-	if (n->type == NET_USER && n->vhost && set(c, section, "vhost"))
+	if (n->type == NET_USER && n->vhost == VHOST_ON)
 		problem_hint(conflict(c, section, "vhost", "cannot be on for type = user"), "add 'type = tap'");
 	if (n->type == NET_USER && n->queues > 1)
 		problem_hint(conflict(c, section, "queues", "type = user has one queue pair"), "add 'type = tap'");

@@ -72,7 +72,10 @@ static const struct config_word word_cache[] = {
 static const struct config_word word_aio[] = {
 	{ "auto", AIO_AUTO }, { "threads", AIO_THREADS }, { "native", AIO_NATIVE }, { "io_uring", AIO_IO_URING }, { NULL, 0 },
 };
-static const struct config_word word_net[] = { { "user", NET_USER }, { "tap", NET_TAP }, { NULL, 0 } };
+static const struct config_word word_bus[] = { { "blk", BUS_BLK }, { "scsi", BUS_SCSI }, { NULL, 0 } };
+static const struct config_word word_net[] = { { "user", NET_USER }, { "tap", NET_TAP }, { "bridge", NET_BRIDGE }, { NULL, 0 } };
+static const struct config_word word_vhost[] = { { "auto", VHOST_AUTO }, { "on", VHOST_ON }, { "off", VHOST_OFF }, { NULL, 0 } };
+static const struct config_word word_vsock[] = { { "off", 0 }, { "auto", CONF_AUTO }, { NULL, 0 } };
 static const struct config_word word_serial[] = {
 	{ "socket", SERIAL_SOCKET },
 	{ "log", SERIAL_LOG },
@@ -106,6 +109,8 @@ static const struct section_info {
 	{ "fabric", false, "NVLink between the GPUs of the VM, on machines with NVSwitches." },
 	{ "disk", true, "A virtio disk, from an image file or a block device." },
 	{ "net", true, "A virtio network interface." },
+	{ "guest", false, "Small virtual devices that guests use to talk to the host." },
+	{ "cloud-init", false, "First boot of a cloud image: a NoCloud seed, made at each start and given to the guest as a CD-ROM." },
 	{ "console", false, "The serial console of the guest." },
 	{ "lifecycle", false, "Starting, stopping, and what happens when something ends." },
 	{ "security", false, "What QEMU itself may do." },
@@ -230,6 +235,9 @@ const struct config_key config_keys[] = {
 	{ DEVICE(x_no_mmap), .key = "x-no-mmap", .type = CONF_BOOL, .fallback = "off", .example = "on",
 	  .doc = "Do not map the device's memory into QEMU. A debugging aid: peer-to-peer DMA (GPUDirect) stops "
 		 "working and every access is trapped, which gpuvm warns about." },
+	{ DEVICE(iommufd), .key = "iommufd", .type = CONF_BOOL, .fallback = "off", .example = "on",
+	  .doc = "Use the kernel's iommufd in place of the VFIO container. Needs QEMU 9.0. Peer-to-peer DMA (GPUDirect) does not "
+		 "work with it up to QEMU 10.2, which gpuvm warns about." },
 
 	{ .section = "cpu", .key = "vcpus", .type = CONF_INT, VM(vcpus), .min = 1, .max = MAX_VCPUS,
 	  .words = word_auto, .fallback = "auto", .example = "48",
@@ -252,6 +260,13 @@ const struct config_key config_keys[] = {
 	{ .section = "cpu", .key = "emulator", .type = CONF_CUSTOM, VM(emulator), .words = word_auto,
 	  .fallback = "auto", .example = "0-3", .parse = config_parse_emulator,
 	  .doc = "Host CPUs for QEMU's main and helper threads. auto: the reserved cores." },
+	{ .section = "cpu", .key = "pmu", .type = CONF_BOOL, VM(pmu), .fallback = "on", .example = "off",
+	  .doc = "Performance counters in the guest (perf, VTune). With KVM only." },
+	{ .section = "cpu", .key = "invtsc", .type = CONF_BOOL, VM(invtsc), .fallback = "off", .example = "on",
+	  .doc = "Tell the guest that its time stamp counter never stops or changes its rate. The host's must be so. With KVM only." },
+	{ .section = "cpu", .key = "cpu-pm", .type = CONF_BOOL, VM(cpu_pm), .fallback = "off", .example = "on",
+	  .doc = "Let the guest put its CPUs to sleep itself (HLT, MWAIT), for the shortest wake-up. The host then sees them "
+		 "as always busy: for pinned CPUs only. With KVM only." },
 
 	{ .section = "memory", .key = "size", .type = CONF_SIZE, VM(memory_bytes), .min = 16 * MIB,
 	  .max = MAX_MEMORY, .words = word_auto_zero, .fallback = "auto", .example = "960G",
@@ -267,6 +282,8 @@ const struct config_key config_keys[] = {
 	  .words = word_auto, .fallback = "auto", .example = "16G",
 	  .doc = "Memory of each host node that an automatic `size` leaves to the host. auto: nothing of a pool of huge pages, "
 		 "which is set aside already; of normal memory 8G, at most an eighth." },
+	{ .section = "memory", .key = "mem-lock", .type = CONF_BOOL, VM(mem_lock), .fallback = "off", .example = "on",
+	  .doc = "Lock all of QEMU's memory, also what is not the guest's, so that nothing is ever swapped out." },
 
 	{ .section = "pcie", .key = "topology", .type = CONF_ENUM, VM(pcie), .words = word_pcie,
 	  .fallback = "mirror", .example = "root-port",
@@ -305,32 +322,65 @@ const struct config_key config_keys[] = {
 	  .example = "qcow2",
 	  .doc = "Format of the file. auto: raw for a block device and for names that end in .raw, .img or .iso, qcow2 for "
 		 ".qcow2; for any other it must be said, because the guest could fake what is found inside." },
+	{ DISK(bus), .key = "bus", .type = CONF_ENUM, .words = word_bus, .fallback = "blk", .example = "scsi",
+	  .doc = "blk: virtio-blk, a PCI function per disk (/dev/vda). scsi: all disks of this kind on one virtio-scsi controller "
+		 "(/dev/sda)." },
 	{ DISK(queues), .key = "queues", .type = CONF_INT, .min = 1, .max = 1024, .words = word_auto,
-	  .fallback = "auto", .example = "8", .doc = "Number of virtqueues. auto: one per virtual CPU." },
+	  .fallback = "auto", .example = "8", .doc = "Number of virtqueues. auto: one per virtual CPU. For bus = scsi they are the "
+		 "controller's: the largest number that a disk on it asks for." },
 	{ DISK(iothread), .key = "iothread", .type = CONF_BOOL, .fallback = "on", .example = "off",
-	  .doc = "Serve the disk in a thread of its own, on the reserved cores." },
+	  .doc = "Serve the disk by I/O threads of their own, on the reserved cores: one for each guest node where QEMU can "
+		 "spread the queues (9.0; bus = scsi 10.0), else one." },
 	{ DISK(cache), .key = "cache", .type = CONF_ENUM, .words = word_cache, .fallback = "auto",
 	  .example = "writeback", .doc = "Host page cache mode, as QEMU's. auto: none for a block device, writeback for an image." },
 	{ DISK(aio), .key = "aio", .type = CONF_ENUM, .words = word_aio, .fallback = "auto", .example = "native",
-	  .doc = "How I/O is submitted. native needs cache = none or directsync. auto: native with those, else "
-		 "threads." },
+	  .doc = "How I/O is submitted. native needs cache = none or directsync. auto: io_uring where QEMU and "
+		 "the kernel have it; else native with those, else threads." },
+	{ DISK(discard), .key = "discard", .type = CONF_BOOL, .fallback = "off", .example = "on",
+	  .doc = "What the guest trims (fstrim) is freed in the file too." },
+	{ DISK(serial), .key = "serial", .type = CONF_STRING, .max = 20, .words = word_auto, .fallback = "auto", .example = "data-1",
+	  .doc = "Serial number that the guest sees (/dev/disk/by-id), at most 20 characters. auto: the name of the section." },
 	{ DISK(readonly), .key = "readonly", .type = CONF_BOOL, .fallback = "off", .example = "on",
 	  .doc = "The guest cannot write. Several VMs may share the file then." },
 	{ DISK(bootindex), .key = "bootindex", .type = CONF_INT, .max = 9999, .words = word_auto, .fallback = "auto",
 	  .example = "0", .doc = "Place in the boot order, lowest first. auto: in the order of the file." },
 
 	{ NET(type), .key = "type", .type = CONF_ENUM, .words = word_net, .fallback = "user", .example = "tap",
-	  .doc = "user: QEMU's own NAT, needs no privileges and is slow. tap: the existing host interface `ifname`." },
-	{ NET(ifname), .key = "ifname", .type = CONF_NAME, .max = IFNAME_MAX, .fallback = "", .example = "tap-half0",
-	  .doc = "Host tap interface, made with multi_queue. Required for tap, not allowed for user." },
+	  .doc = "user: QEMU's own NAT, needs no privileges and is slow. tap: a tap interface of the host, existing or made for the "
+		 "time that the VM runs. bridge: a tap interface made so, and attached to `bridge`." },
+	{ NET(ifname), .key = "ifname", .type = CONF_NAME, .max = IFNAME_MAX, .words = word_auto, .fallback = "auto", .example = "tap-half0",
+	  .doc = "Name of the tap interface. For tap it may exist already, made with multi_queue; it is then used and left as it is. "
+		 "Not allowed for user. auto: made from the names of VM and section." },
+	{ NET(bridge), .key = "bridge", .type = CONF_NAME, .max = IFNAME_MAX, .fallback = "", .example = "br0",
+	  .doc = "Existing bridge of the host. Required for type = bridge, not allowed for others." },
 	{ NET(queues), .key = "queues", .type = CONF_INT, .min = 1, .max = 256, .words = word_auto,
 	  .fallback = "auto", .example = "8",
 	  .doc = "Queue pairs. auto: one per virtual CPU for tap, at most 256; one for user." },
-	{ NET(vhost), .key = "vhost", .type = CONF_BOOL, .fallback = "on", .example = "off",
-	  .doc = "Move packets of a tap interface in the kernel (/dev/vhost-net). No effect for user, which cannot." },
+	{ NET(vhost), .key = "vhost", .type = CONF_ENUM, .words = word_vhost, .fallback = "auto", .example = "on",
+	  .doc = "Move packets of a tap interface in the kernel (/dev/vhost-net). auto: where it can be had, else QEMU moves them, with a "
+		 "warning. user cannot." },
 	{ NET(mac), .key = "mac", .type = CONF_MAC, .words = word_auto, .fallback = "auto",
 	  .example = "52:54:00:12:34:56",
 	  .doc = "MAC address. auto: derived from this machine, the VM and the interface, the same at every start." },
+
+	{ .section = "guest", .key = "agent", .type = CONF_BOOL, VM(guest_agent), .fallback = "on", .example = "off",
+	  .doc = "Channel for qemu-guest-agent: agent.sock in the VM's run-time folder." },
+	{ .section = "guest", .key = "rng", .type = CONF_BOOL, VM(guest_rng), .fallback = "on", .example = "off",
+	  .doc = "Entropy from the host (virtio-rng)." },
+	{ .section = "guest", .key = "panic", .type = CONF_BOOL, VM(guest_panic), .fallback = "on", .example = "off",
+	  .doc = "Device by which a guest's kernel reports that it has panicked (pvpanic)." },
+	{ .section = "guest", .key = "tpm", .type = CONF_BOOL, VM(guest_tpm), .fallback = "off", .example = "on",
+	  .doc = "TPM 2.0, emulated by swtpm; its state is kept in the state folder (tpm/NAME)." },
+	{ .section = "guest", .key = "vsock", .type = CONF_INT, VM(vsock), .min = 3, .max = INT32_MAX, .words = word_vsock,
+	  .fallback = "off", .example = "auto",
+	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name." },
+
+	{ .section = "cloud-init", .key = "user-data", .type = CONF_PATH, VM(user_data), .fallback = "",
+	  .example = "/etc/gpuvm/half0.user-data", .doc = "cloud-config or script." },
+	{ .section = "cloud-init", .key = "meta-data", .type = CONF_PATH, VM(meta_data), .words = word_auto, .fallback = "auto",
+	  .example = "/etc/gpuvm/half0.meta-data", .doc = "auto: an instance-id and a local-hostname, both from the VM's name." },
+	{ .section = "cloud-init", .key = "network-config", .type = CONF_PATH, VM(network_config), .fallback = "",
+	  .example = "/etc/gpuvm/half0.network", .doc = "Network configuration, version 1 or 2. Without it cloud-init uses DHCP." },
 
 	{ .section = "console", .key = "serial", .type = CONF_ENUM, VM(serial), .words = word_serial,
 	  .fallback = "socket", .example = "log",

@@ -238,7 +238,7 @@ struct json_object *plan_to_json(const struct plan *p)
 	add_str(qemu, "binary", p->qemu_binary);
 	add_str(qemu, "version", p->qemu_version);
 	add(o, "qemu", qemu);
-	plan_argv(p, -1, &argv);
+	plan_argv(p, NULL, &argv);
 	add(o, "argv", strings_json(&argv));
 	strv_clear(&argv);
 	add(o, "env", env_json(p));

@@ -34,14 +34,6 @@ static const struct {
 	{ "/usr/local/share/qemu/edk2-x86_64-code.fd", "/usr/local/share/qemu/edk2-i386-vars.fd" },
 };
 
-void qemu_info_clear(struct qemu_info *q)
-{
-	free(q->path);
-	free(q->ovmf_code);
-	free(q->ovmf_vars);
-	*q = (struct qemu_info){ 0 };
-}
-
 /* @binary through $PATH, as execvp() would find it; owned, NULL if it is nowhere. */
 static char *find_binary(const char *binary)
 {

@@ -31,11 +31,9 @@ static int by_number(const void *a, const void *b)
 
 void spawn_close_fds(const int *keep, size_t n)
 {
+	AUTO_FREE int *sorted = xcalloc(n, sizeof(*sorted));
 	unsigned int next = 3;
-	int sorted[8];
 
-	if (n > ARRAY_SIZE(sorted))
-		abort();
 	memcpy(sorted, keep, n * sizeof(*sorted));
 	qsort(sorted, n, sizeof(*sorted), by_number);
 	for (size_t i = 0; i < n; i++) {
@@ -50,7 +48,7 @@ void spawn_close_fds(const int *keep, size_t n)
 
 static int child_fds(const struct spawn_options *o, const struct spawn *s, struct err *e)
 {
-	const int keep[] = { o->keep_fd, s->go_fd, s->exec_fd };
+	AUTO_FREE int *keep = xcalloc(o->n_keep_fds + 2, sizeof(*keep));
 	int null_fd = o->inherit_stdin ? STDIN_FILENO : open("/dev/null", O_RDONLY | O_CLOEXEC);
 
 	if (null_fd < 0)
@@ -60,9 +58,14 @@ static int child_fds(const struct spawn_options *o, const struct spawn *s, struc
 	if (o->stderr_fd >= 0 &&
 	    (dup2(o->stderr_fd, STDOUT_FILENO) < 0 || dup2(o->stderr_fd, STDERR_FILENO) < 0))
 		return err_sys(e, -errno, "standard output and error to fd %d", o->stderr_fd);
-	if (o->keep_fd >= 0 && fcntl(o->keep_fd, F_SETFD, 0) < 0)
-		return err_sys(e, -errno, "keep fd %d open", o->keep_fd);
-	spawn_close_fds(keep, ARRAY_SIZE(keep));
+	for (size_t i = 0; i < o->n_keep_fds; i++) {
+		keep[i] = o->keep_fds[i];
+		if (keep[i] >= 0 && fcntl(keep[i], F_SETFD, 0) < 0)
+			return err_sys(e, -errno, "keep fd %d open", keep[i]);
+	}
+	keep[o->n_keep_fds] = s->go_fd;
+	keep[o->n_keep_fds + 1] = s->exec_fd;
+	spawn_close_fds(keep, o->n_keep_fds + 2);
 	return 0;
 }
 

@@ -38,6 +38,7 @@ static void close_fd(int *fd)
 void launch_clear(struct launch *l)
 {
 	qmp_close(&l->qmp);
+	launch_close_fds(l);
 	close_fd(&l->listen_fd);
 	close_fd(&l->log_fd);
 	close_fd(&l->lock_fd);
@@ -53,7 +54,7 @@ void launch_clear(struct launch *l)
 
 /* --- plan ------------------------------------------------------------------------------------------------- */
 
-static const char *state_dir(void)
+const char *launch_state_dir(void)
 {
 	const char *dir = getenv("GPUVM_STATEDIR");
 
@@ -131,7 +132,7 @@ static int make_plan(struct launch *l, struct problems *ps)
 				    .fabric = &l->fabric,
 				    .qemu = &l->qemu,
 				    .rundir = dir,
-				    .statedir = state_dir(),
+				    .statedir = launch_state_dir(),
 				    .fake_devices = l->opt->fake_devices,
 				    .foreign_host = is_foreign(l) };
 
@@ -302,30 +303,6 @@ static int undo_bind(struct launch *l, int exit_code, struct err *e)
 	return r;
 }
 
-static int copy_vars(struct launch *l, struct err *e)
-{
-	AUTO_FREE char *dir = NULL, *text = NULL;
-	AUTO_CLOSE int in = -1;
-	struct stat st;
-	ssize_t n;
-	int r;
-
-	if (!l->plan.vars_file || access(l->plan.vars_file, R_OK | W_OK) == 0)
-		return 0;
-	dir = xstrndup(l->plan.vars_file, (size_t)(strrchr(l->plan.vars_file, '/') - l->plan.vars_file));
-	if ((mkdir(state_dir(), 0755) < 0 && errno != EEXIST) || (mkdir(dir, 0700) < 0 && errno != EEXIST))
-		return err_sys(e, -errno, "create '%s'", dir);
-	in = open(l->plan.vars_template, O_RDONLY | O_CLOEXEC);
-	if (in < 0 || fstat(in, &st) < 0)
-		return err_sys(e, -errno, "open the UEFI variables '%s'", l->plan.vars_template);
-	text = xcalloc(1, (size_t)st.st_size);
-	n = read(in, text, (size_t)st.st_size);
-	if (n != st.st_size)
-		return err_sys(e, n < 0 ? -errno : -EIO, "read '%s'", l->plan.vars_template);
-	r = write_file_atomic(l->plan.vars_file, text, (size_t)n, 0600);
-	return r < 0 ? err_sys(e, r, "write '%s'", l->plan.vars_file) : 0;
-}
-
 static int open_sockets(struct launch *l, struct err *e)
 {
 	static const char *const names[] = { "control.sock", "qmp.sock", "serial.sock" };
@@ -353,12 +330,12 @@ static int run_spawn(struct launch *l, struct err *e)
 				   .env = &l->plan.env,
 				   .inherit_stdin = l->plan.serial_stdio,
 				   .die_with_parent = l->plan.on_launcher_death == DEATH_STOP };
+	AUTO_FREE int *keep = NULL;
 	int r = open_sockets(l, e);
 
-	if (r == 0)
-		r = copy_vars(l, e);
 	if (r < 0)
 		return r;
+	l->fds.control = l->listen_fd;
 	for (size_t i = 0; i < l->plan.n_nodes && !l->plan.foreign_host; i++) {
 		cpuset_or(&cpus, &l->plan.nodes[i].prealloc_cpus);
 		cpuset_add(&nodes, l->plan.nodes[i].host_node);
@@ -367,10 +344,11 @@ static int run_spawn(struct launch *l, struct err *e)
 	o.cpus = cpuset_empty(&cpus) || l->plan.foreign_host ? NULL : &cpus;
 	o.mem_nodes = cpuset_empty(&nodes) ? NULL : &nodes;
 	o.stderr_fd = l->plan.serial_stdio ? -1 : l->log_fd;
-	o.keep_fd = l->listen_fd;
+	keep = launch_fds(l, &o.n_keep_fds);
+	o.keep_fds = keep;
 	/* VFIO pins all of the guest's memory, charged once (type1, one container). */
 	o.memlock_bytes = l->claim.n_devices ? plan_memory_bytes(&l->plan) + MEMLOCK_HEADROOM : 0;
-	plan_argv(&l->plan, l->listen_fd, &argv);
+	plan_argv(&l->plan, &l->fds, &argv);
 	r = spawn_prepare(&o, &l->child, e);
 	if (r == 0) {
 		l->claim.qemu_pid = l->child.pid;
@@ -381,6 +359,8 @@ static int run_spawn(struct launch *l, struct err *e)
 		r = spawn_go(&l->child, e);
 	strv_clear(&argv);
 	close_fd(&l->listen_fd);
+	/* QEMU alone has the taps now: they go when it goes. */
+	launch_close_fds(l);
 	return r;
 }
 
@@ -588,6 +568,7 @@ struct stage {
 
 static const struct stage stages[] = {
 	{ "claim", run_claim, undo_claim }, { "load vfio", run_vfio, NULL }, { "bind", run_bind, undo_bind },
+	{ "prepare", launch_prepare, launch_unprepare },
 	{ "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
 	{ "verify", run_verify, NULL }, { "run", run_cont, NULL },
 };

@@ -37,7 +37,7 @@ static void check_definition(const struct vm_config *vm)
 	for (size_t i = 0; i < vm->n_devices; i++)
 		require(vm->devices[i].pci_set && *vm->devices[i].name);
 	for (size_t i = 0; i < vm->n_nets; i++)
-		require((vm->nets[i].type == NET_TAP) == !!vm->nets[i].ifname);
+		require((vm->nets[i].type == NET_BRIDGE) == !!vm->nets[i].bridge && (vm->nets[i].type != NET_USER || !vm->nets[i].ifname));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

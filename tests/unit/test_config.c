@@ -305,27 +305,29 @@ static const struct {
 	{ NAMED "[disk a]\nfile = /a\naio = native\ncache = writeback\n",
 	  "t.ini:5 conflict: [disk a] aio: native needs a cache mode that bypasses the page cache [use cache = none or "
 	  "directsync, or aio = threads]\n" },
-	{ NAMED "[net m]\ntype = tap\n",
-	  "t.ini:3 missing-key: [net m] ifname: is required for type = tap [make the interface with 'ip tuntap add mode "
-	  "tap multi_queue name NAME']\n" },
+	{ NAMED "[net m]\ntype = bridge\n",
+	  "t.ini:3 missing-key: [net m] bridge: is required for type = bridge [name the host's bridge; `ip link show type bridge` "
+	  "lists them]\n" },
+	{ NAMED "[net m]\ntype = tap\nbridge = br0\n",
+	  "t.ini:5 conflict: [net m] bridge: has an effect for type = bridge only [add 'type = bridge']\n" },
 	{ NAMED "[net m]\nifname = tap0\nvhost = on\nqueues = 2\n",
 	  "t.ini:4 conflict: [net m] ifname: has no effect for type = user [add 'type = tap']\n"
 	  "t.ini:5 conflict: [net m] vhost: cannot be on for type = user [add 'type = tap']\n"
 	  "t.ini:6 conflict: [net m] queues: type = user has one queue pair [add 'type = tap']\n" },
 	{ NAMED "[net m]\nvhost = maybe\n",
-	  "t.ini:4 bad-value: [net m] vhost: 'maybe' is not on or off [expected on or off]\n" },
+	  "t.ini:4 bad-value: [net m] vhost: 'maybe' is not one of auto, on or off [expected auto, on or off]\n" },
 	{ NAMED "[net a]\ntype = tap\nifname = t0\nmac = 52:54:00:00:00:aa\n"
 		"[net b]\ntype = tap\nifname = t0\nmac = 52:54:00:00:00:AA\n",
 	  "t.ini:9 conflict: [net b] ifname: 't0' is also that of [net a] []\n"
 	  "t.ini:10 conflict: [net b] mac: '52:54:00:00:00:AA' is also that of [net a] []\n" },
 
 	/* all at once, and nothing follows from what was refused */
-	{ "[vm]\nname = -\nname = b\ncolour = red\n[place]\ngpus = x\ngpu-index = 0\n[net m]\ntype = bridge\nifname = b\n",
+	{ "[vm]\nname = -\nname = b\ncolour = red\n[place]\ngpus = x\ngpu-index = 0\n[net m]\ntype = bond\nifname = b\n",
 	  "t.ini:2 bad-value: [vm] name: '-' is not a name [expected " NAME_FORM "48 characters]\n"
 	  "t.ini:3 duplicate-key: [vm] name: is set in line 2 already [remove one of the two]\n"
 	  "t.ini:4 unknown-key: [vm] unknown key 'colour' []\n"
 	  "t.ini:6 bad-value: [place] gpus: 'x' is not a number [expected a number from 0 to 256]\n"
-	  "t.ini:9 bad-value: [net m] type: 'bridge' is not one of user or tap [expected user or tap]\n" },
+	  "t.ini:9 bad-value: [net m] type: 'bond' is not one of user, tap or bridge [expected user, tap or bridge]\n" },
 };
 
 /* clang-format on */
@@ -412,7 +414,7 @@ Test(config, every_default)
 	cr_expect(k->format == DISK_AUTO && k->queues == CONF_AUTO && k->iothread && k->cache == CACHE_AUTO);
 	cr_expect(k->aio == AIO_AUTO && !k->readonly && k->bootindex == CONF_AUTO);
 	cr_expect_str_eq(n->name, "n");
-	cr_expect(n->type == NET_USER && !n->ifname && n->queues == CONF_AUTO && n->vhost && !n->mac);
+	cr_expect(n->type == NET_USER && !n->ifname && n->queues == CONF_AUTO && n->vhost == VHOST_AUTO && !n->mac);
 	config_clear(&vm);
 }
 
@@ -477,7 +479,7 @@ Test(config, values_of_named_sections)
 	cr_expect(vm.disks[0].format == DISK_RAW && vm.disks[0].queues == 8 && !vm.disks[0].iothread);
 	cr_expect(vm.disks[0].cache == CACHE_DIRECTSYNC && vm.disks[0].aio == AIO_NATIVE);
 	cr_expect(vm.disks[0].readonly && vm.disks[0].bootindex == 3);
-	cr_expect(vm.nets[0].type == NET_TAP && vm.nets[0].queues == 4 && !vm.nets[0].vhost);
+	cr_expect(vm.nets[0].type == NET_TAP && vm.nets[0].queues == 4 && vm.nets[0].vhost == VHOST_OFF);
 	cr_expect_str_eq(vm.nets[0].ifname, "tap-m");
 	cr_expect_str_eq(vm.nets[0].mac, "52:54:00:12:34:56");
 	cr_expect(!vm.place_present);

@@ -56,7 +56,7 @@ static void vm_args(struct vm *vm, const char *const *args)
 /* Connect before QEMU has begun, as the launcher does. */
 static int vm_start(struct vm *vm, struct err *e)
 {
-	struct spawn_options o = { .argv = &vm->argv, .stderr_fd = vm->log, .keep_fd = vm->listen_fd, .die_with_parent = true };
+	struct spawn_options o = { .argv = &vm->argv, .stderr_fd = vm->log, .keep_fds = &vm->listen_fd, .n_keep_fds = 1, .die_with_parent = true };
 	int r = spawn_prepare(&o, &vm->s, e);
 
 	if (r == 0)

@@ -30,7 +30,7 @@ static void shell_init(struct shell *sh, const char *script)
 	strv_push(&sh->argv, "/bin/sh");
 	strv_push(&sh->argv, "-c");
 	strv_push(&sh->argv, script);
-	sh->o = (struct spawn_options){ .argv = &sh->argv, .stderr_fd = sh->out, .keep_fd = -1 };
+	sh->o = (struct spawn_options){ .argv = &sh->argv, .stderr_fd = sh->out };
 }
 
 static int wait_status(const struct spawn *s)
@@ -94,7 +94,7 @@ Test(spawn, runs_with_a_minimal_environment, .timeout = 60)
 Test(spawn, says_why_exec_failed, .timeout = 60)
 {
 	struct strv argv = { 0 };
-	struct spawn_options o = { .argv = &argv, .stderr_fd = -1, .keep_fd = -1 };
+	struct spawn_options o = { .argv = &argv, .stderr_fd = -1 };
 	struct spawn s = { 0 };
 	struct err e = { 0 };
 
@@ -201,7 +201,8 @@ Test(spawn, only_the_wanted_fds_are_open, .timeout = 60)
 
 	/* 3 is the folder itself. */
 	shell_init(&sh, "exec ls /proc/self/fd");
-	sh.o.keep_fd = keep;
+	sh.o.keep_fds = &keep;
+	sh.o.n_keep_fds = 1;
 	text = shell_run(&sh);
 	cr_assert_str_eq(text, want);
 	close(leak);
