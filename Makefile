@@ -17,6 +17,8 @@ VERSION := 0.1.0
 PKGS      := hwloc libpci json-c inih libkmod libsystemd libarchive
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lnuma
+# Of the shell of `gpuvm qmp` alone: the launcher does without.
+READLINE_LIBS := -lreadline
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wwrite-strings -Wvla -Wundef \
 	-Wformat=2 -Wpointer-arith -Werror
@@ -42,7 +44,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIB := $(B)/libgpuvm.a
 PROGRAMS := $(B)/gpuvm-launch $(B)/gpuvm
 
-.PHONY: all check check-san lint lab demo bench install uninstall clean help fuzz example mans
+.PHONY: all check check-san lint lab boots demo bench install uninstall clean help fuzz example mans
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS)
@@ -52,6 +54,7 @@ help:
 	@echo "check      unit, golden and real-QEMU tests"
 	@echo "check-san  the same under ASan and UBSan; leaks fail"
 	@echo "lint       compiler warnings of the other compiler, cppcheck, shellcheck, codespell, include arrows"
+	@echo "boots      the machines of tests/fixtures, started with stand-ins under SeaBIOS and OVMF (CASE=name for one)"
 	@echo "lab        the emulated GPU server: every scenario (SCENARIO=name for one)"
 	@echo "demo       the main job in the emulated server, to look at"
 	@echo "bench      figures, as ratios against a peer in the same run"
@@ -67,7 +70,7 @@ $(B)/gpuvm-launch: $(call obj,src/cmd/main_launch.c) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 $(B)/gpuvm: $(call obj,src/cmd/main_gpuvm.c) $(LIB)
 	@$(if $(V),,echo "  LINK  $@")
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(READLINE_LIBS)
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -108,7 +111,7 @@ FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
 build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB_SRC)
 	@mkdir -p $(@D)
-	$(Q)clang $(CPPFLAGS) -std=gnu17 $(FUZZ_FLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)clang $(CPPFLAGS) -std=gnu17 $(FUZZ_FLAGS) -o $@ $^ $(PKG_LIBS) $(READLINE_LIBS)
 fuzz: $(addprefix build/fuzz/,$(FUZZERS))
 	@set -e; for f in $(FUZZERS); do mkdir -p build/fuzz/new/$$f; \
 	  build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/new/$$f tests/fuzz/corpus/$$f; done
@@ -125,6 +128,9 @@ bench: $(B)/tests/bench_plan
 
 lint:
 	tools/lint
+
+boots: all $(B)/tests/mkhost
+	tests/boot/run -b $(B) $(CASE)
 
 lab: all
 	tests/lab/run $(SCENARIO)
@@ -147,12 +153,17 @@ install: all mans
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
 	install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/gpuvm
-	install -m 644 conf/* $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
+	install -m 644 $(filter-out conf/systemd,$(wildcard conf/*)) $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	sed 's|@bindir@|$(PREFIX)/bin|' conf/systemd/gpuvm@.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/gpuvm@.service
+	install -m 644 conf/systemd/gpuvm.target $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 conf/systemd/gpuvm.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gpuvm.conf
 	$(foreach m,$(MANS),install -D -m 644 $(m) $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/gpuvm
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm.target tmpfiles.d/gpuvm.conf)
 	$(foreach m,$(MANS),rm -f $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 
 clean:

@@ -20,6 +20,10 @@ struct thread_info {
 };
 int affinity_threads(pid_t pid, struct thread_info **ret, size_t *ret_n, struct err *e);
 
+/* Append the kernel's vhost workers of process @pid. They have its threads' numbers from Linux 6.4 on; before, each is a kernel
+ * thread of its own, "vhost-PID", which runs anywhere. @v may be reallocated. */
+int affinity_add_vhost(pid_t pid, struct thread_info **v, size_t *n, struct err *e);
+
 /* One mapping of /proc/PID/numa_maps joined with its length from /proc/PID/maps. */
 struct numa_mapping {
 	uint64_t start, bytes;

@@ -21,6 +21,13 @@ struct claim_device {
 	char *id;
 };
 
+/* A process beside QEMU that must not outlive it: swtpm. */
+struct claim_helper {
+	char *name;
+	pid_t pid;
+	uint64_t start;
+};
+
 struct claim {
 	char *vm;
 	char *definition; /* path of the INI, absolute, or NULL */
@@ -40,6 +47,9 @@ struct claim {
 	size_t n_memory;
 	enum fabric_mode fabric;
 	int partition; /* -1: none */
+	struct claim_helper *helpers;
+	size_t n_helpers;
+	struct strv taps; /* interfaces that nobody else may attach to */
 	char state[16];  /* starting|running|paused|stopping|stopped|failed */
 	char *reason;    /* of the last change of state */
 };
@@ -62,10 +72,10 @@ bool claim_launcher_alive(const struct claim *c);
 bool claim_qemu_alive(const struct claim *c);
 
 /* All claims that are alive, as the planner wants them; stale ones are recovered first (devices given back, folder
- * removed).  Call with the lock held.  @except: leave out this VM. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
+ * removed).  Call with the lock held.  @except: leave out this VM, but for its taps. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
 int claim_collect_use(const struct sysfs *s, const char *except, struct host_use *ret, struct err *e);
 
-/* Undo a stale claim of a dead launcher: stop or leave QEMU as it says, give devices back, remove the folder.
+/* Undo a stale claim of a dead launcher: stop or leave QEMU as it says, end its helpers, give devices back, remove the folder.
  * -EBUSY if it is alive. Idempotent. */
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e);
 

@@ -21,6 +21,7 @@
 
 #define CONF_AUTO    (-1) /* any int or int64 key: compute it */
 #define CONF_PER_GPU (-2) /* place.nics, place.nvme: what shares a PCIe switch with a GPU of the VM */
+#define DISK_SERIAL_MAX 20 /* virtio-blk: VIRTIO_BLK_ID_BYTES; QEMU cuts longer ones, silently */
 #define VM_NAME_MAX  48   /* a unix socket path in /run/gpuvm/NAME must fit in 108 bytes */
 
 enum conf_accel { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG };
@@ -35,9 +36,11 @@ enum conf_disk_cache { CACHE_AUTO, CACHE_NONE, CACHE_WRITEBACK, CACHE_WRITETHROU
 enum conf_disk_aio { AIO_AUTO, AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
 enum conf_disk_bus { BUS_BLK, BUS_SCSI };
 enum conf_net_type { NET_USER, NET_TAP, NET_BRIDGE };
+enum conf_prealloc { PREALLOC_AUTO, PREALLOC_ON, PREALLOC_OFF };
 enum conf_vhost { VHOST_AUTO, VHOST_ON, VHOST_OFF };
 enum conf_serial { SERIAL_SOCKET, SERIAL_LOG, SERIAL_STDIO };
 enum conf_on_reboot { REBOOT_RESET, REBOOT_STOP };
+enum conf_on_crash { CRASH_STOP, CRASH_RESTART };
 enum conf_on_death { DEATH_KEEP, DEATH_STOP };
 
 struct device_config {
@@ -105,7 +108,7 @@ struct vm_config {
 
 	uint64_t memory_bytes;     /* 0: auto */
 	int64_t hugepage_bytes;    /* AUTO, 0: off, 2 MiB or 1 GiB */
-	bool prealloc;             /* default on */
+	enum conf_prealloc prealloc;
 	int64_t mem_reserve_bytes; /* per host node, AUTO */
 	bool mem_lock;
 
@@ -132,6 +135,9 @@ struct vm_config {
 	uint64_t stop_timeout_ms;
 	uint64_t ready_timeout_ms; /* 0: auto, from memory size */
 	enum conf_on_reboot on_reboot;
+	enum conf_on_crash on_crash;
+	char *hook_pre_bind, *hook_post_start, *hook_post_stop;
+	uint64_t hook_timeout_ms;
 	enum conf_on_death on_launcher_death;
 	bool sandbox;
 

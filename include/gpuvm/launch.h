@@ -3,7 +3,7 @@
  *
  * How it works: launch_plan() reads the host and plans; nothing is touched.  launch_start() runs the stages
  *
- *     claim -> vfio -> bind -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
+ *     claim -> pre-bind hook -> vfio -> bind -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
  *
  * each over all devices, with its undo beside it.  A stage records in the claim what it is about to do before it does it;
  * on a failure the undo of the failed stage and of all before it run in reverse.  Undo works from the claim alone and is idempotent, so it does not
@@ -16,13 +16,21 @@
 #include "gpuvm/qmp.h"
 #include "gpuvm/spawn.h"
 
+/* Exit codes of a VM that was started; docs/man/gpuvm-launch.1 */
+enum { LAUNCH_ENDED = 0, LAUNCH_FAILED = 1, LAUNCH_ABNORMAL = 6 };
+
 struct launch_options {
 	const char *definition;   /* path */
 	struct strv sets;         /* SECTION.KEY=VALUE */
 	const char *sysroot;      /* NULL: this host; a folder or a tar */
 	const char *topology_xml; /* --topology: an hwloc XML instead of a host, or NULL */
 	const char *qemu;         /* --qemu: overrides [qemu] binary */
+	const char *qemu_answers; /* --qemu-answers: recorded answers in place of a binary (dry run only), or NULL */
 	bool fake_devices;
+	const char *gdb;          /* --gdb: "" for gdb.sock, else as -gdb takes it; NULL: none */
+	struct strv trace;        /* --trace: patterns of trace events */
+	bool strace;              /* --strace: QEMU is run by strace */
+	const char *strace_file;  /* NULL: qemu.strace */
 	bool dry_run;             /* claims are looked at, never touched */
 	void (*ready)(void *ctx); /* called once the guest runs */
 	void *ready_ctx;
@@ -32,6 +40,7 @@ struct launch {
 	const struct launch_options *opt;
 	struct vm_config vm;
 	struct topology host;
+	struct topology here; /* with another machine's stand-ins: this one */
 	struct qemu_info qemu;
 	struct host_use use;
 	struct fabric_map fabric;
@@ -39,15 +48,18 @@ struct launch {
 	struct claim claim;
 	struct sysfs sys;
 	bool claimed;
+	bool hooked; /* the pre-bind hook was run: post-stop is owed */
 	int lock_fd, listen_fd, log_fd, signal_fd;
 	struct plan_fds fds; /* control is listen_fd: not closed with the others */
 	struct spawn child;
+	struct spawn tpm; /* swtpm; pid 0: none */
 	struct qmp qmp;
 	enum life_state state;
 	bool asked_to_stop;  /* by us or by the guest itself */
 	bool failed;         /* a fault was seen */
 	bool killed_by_us;
 	int wait_status;
+	uint64_t waited_s;   /* for QEMU to answer: launch_progress() is called once a second */
 	char reason[256];    /* why it ended */
 };
 
@@ -64,6 +76,10 @@ int launch_start(struct launch *l, struct err *e);
 /* Wait until the VM has ended and give everything back. Returns the program's exit code: 0, 1 or 6. */
 int launch_supervise(struct launch *l);
 
+/* [lifecycle] on-crash = restart, after launch_supervise() has returned LAUNCH_ABNORMAL: hold the VM's name and wait. @delay_s: of the last
+ * time, 0 at first. 0: start it again; 1: it was asked to stop, the name is given back. */
+int launch_pause_before_restart(struct launch *l, int64_t ran_s, unsigned int *delay_s);
+
 /* --- for launch.c, prepare.c and supervise.c -------------------------------------------------------------------- */
 
 /* Move all threads of QEMU where the plan says; -Exxx if one cannot be. Threads that the plan does not name go to the emulator CPUs. */
@@ -73,6 +89,15 @@ int launch_undo(struct launch *l, int exit_code);
 /* The stage "prepare" and its undo: what QEMU needs that is not a passed-through device (prepare.c). */
 int launch_prepare(struct launch *l, struct err *e);
 int launch_unprepare(struct launch *l, int exit_code, struct err *e);
+/* Hooks (hooks.c): a stage, its undo, and what is run once the guest runs. */
+int hooks_pre_bind(struct launch *l, struct err *e);
+void hooks_post_start(struct launch *l);
+int hooks_post_stop(struct launch *l, int exit_code, struct err *e);
+/* An event for `gpuvm status` and `gpuvm log`; a full /run is a warning. */
+void launch_note(struct launch *l, const char *event, const char *text);
+/* One line on a terminal about the guest's memory (progress.c); called once a second while QEMU does not answer. */
+void launch_progress(struct launch *l);
+uint64_t progress_resident(const char *proc_pid_status); /* bytes, hugetlb pages too */
 /* Every fd that QEMU inherits; owned array. */
 int *launch_fds(const struct launch *l, size_t *ret_n);
 void launch_close_fds(struct launch *l);

@@ -7,6 +7,7 @@
 #define GPUVM_LOG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "gpuvm/cleanup.h"
 
@@ -22,6 +23,14 @@ enum log_level {
 void log_init(const char *program, enum log_level max);
 bool log_enabled(enum log_level level);
 void log_line(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
+
+/* How far long work has come: one line on a terminal, overwritten by the next and removed by any log line. In a pipe, a file, the journal
+ * or with -q nothing is written. */
+void log_progress(const char *fmt, ...) PRINTF(1, 2);
+void log_progress_end(void);
+
+/* "#######........." of @width characters: @done of @total; owned. */
+char *log_bar(uint64_t done, uint64_t total, int width);
 
 #define log_error(...)   log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)

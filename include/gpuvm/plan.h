@@ -46,6 +46,12 @@ struct host_use {
 		int pid;
 	} *fabrics;
 	size_t n_fabrics;
+	struct used_tap { /* also those of the VM that is planned, if it runs already */
+		char ifname[HOST_NET_NAME];
+		char vm[VM_NAME_MAX + 1];
+		int pid;
+	} *taps;
+	size_t n_taps;
 };
 void host_use_clear(struct host_use *u);
 
@@ -57,10 +63,15 @@ struct plan_request {
 	const struct qemu_info *qemu;
 	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
 	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
-	bool fake_devices;  /* pci-testdev in place of vfio-pci; nothing is bound */
+	const char *seed_tool; /* program that makes ISO images (seed_find_tool()); NULL: there is none */
+	const char *swtpm;     /* path of swtpm; NULL: there is none */
+	bool fake_devices;  /* ivshmem-plain in place of vfio-pci; nothing is bound */
 	const char *gdb;    /* --gdb: "" for gdb.sock in rundir, else QEMU's own device word; NULL: none */
 	const struct strv *trace; /* --trace patterns; may be NULL */
+	const char *strace; /* --strace: the program by which QEMU is run; NULL: by itself */
+	const char *strace_file; /* what it writes; NULL: qemu.strace in rundir */
 	bool foreign_host;  /* `host` is not this machine; with fake_devices pins and memory nodes are left out */
+	const struct topology *here; /* with both: this machine, which the VM will run on; NULL: as large as `host` */
 };
 
 struct plan_device {
@@ -76,7 +87,8 @@ struct plan_device {
 	struct strv host_path;   /* BDF of each bridge, root first */
 	struct pci_link link;
 	uint64_t bar_bytes;
-	uint64_t bars[6];        /* sizes, for stand-ins */
+	uint64_t bars[6];        /* sizes */
+	uint64_t stand_in_bytes; /* with fake_devices: the stand-in's BAR, the largest of `bars` or a part of it; else 0 */
 	const struct device_config *options; /* its [device] section, or NULL */
 	/* guest side */
 	int guest_node;
@@ -175,21 +187,26 @@ struct plan_tap {
 	char *netdev; /* "net-NAME" */
 	char *ifname;
 	char *bridge; /* to attach it to; NULL: none */
+	char *mac;    /* of the host's end; NULL: leave it */
 	bool exists;  /* the operator's own device: fds are taken of it, it is not created, changed or removed */
 	int queues;   /* pairs */
+	int mtu;      /* 0: leave it */
 	bool vhost;
 };
 
 /* NoCloud seed: an ISO 9660 image with the volume name CIDATA (cloud-init documentation, "NoCloud"). */
 struct plan_seed {
 	char *image; /* in rundir; NULL: none */
-	char *user_data, *meta_data, *network_config; /* paths; meta_data NULL: made from name and uuid; the others may be NULL too */
+	char *user_data, *meta_data, *network_config; /* paths; NULL: an empty file, meta_text, no such file */
+	char *meta_text; /* what meta-data holds where no path is given: made from name and uuid */
+	char *tool;	 /* program that makes it; it understands the options of mkisofs */
 };
 
 /* An emulated TPM 2.0: swtpm, started before QEMU, ends with it. */
 struct plan_tpm {
-	char *state_dir; /* NULL: none */
-	char *socket;
+	char *state_dir; /* NULL: none; it outlives the VM's run */
+	char *socket;	 /* its control channel, in rundir */
+	char *program;	 /* swtpm */
 };
 
 struct plan_note {
@@ -200,6 +217,7 @@ struct plan_note {
 
 struct plan {
 	char *vm, *uuid;
+	struct strv wrapper; /* command that runs the QEMU command: strace and its options; empty: none */
 	char *qemu_binary, *qemu_version;
 	char *rundir;
 	char *accel;    /* "kvm" or "tcg" */
@@ -224,6 +242,8 @@ struct plan {
 	struct plan_iothread *iothreads;
 	size_t n_iothreads;
 	uint64_t mmio64_bytes; /* 0: no 64-bit window is needed */
+	int address_bits; /* of the guest's CPU, or of the host's IOMMU if that has less; 0: not known */
+	unsigned int stand_in_scale; /* with fake_devices: the stand-ins' BARs are 1/N of the devices'; else 0 */
 	struct plan_fabric fabric;
 	struct plan_bind *binds;
 	size_t n_binds;
@@ -235,6 +255,7 @@ struct plan {
 	size_t n_taps;
 	struct plan_seed seed;
 	struct plan_tpm tpm;
+	uint32_t vsock; /* context ID; 0: none */
 	struct strv env;
 	struct plan_note *warnings;
 	size_t n_warnings;
@@ -246,6 +267,7 @@ struct plan {
 	enum conf_on_reboot on_reboot;
 	enum conf_on_death on_launcher_death;
 	bool serial_stdio;
+	bool mem_lock; /* QEMU locks all its memory: no limit */
 };
 
 /* Decide everything. 0, or -EINVAL with at least one problem in @ps; @ret is then empty.
@@ -253,7 +275,12 @@ struct plan {
 int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps);
 void plan_clear(struct plan *p);
 
+/* The command that makes the seed's image of the files in the folder where it runs, as seed.iso in the folder above. */
+void plan_seed_command(const struct plan_seed *s, struct strv *ret);
+
 uint64_t plan_memory_bytes(const struct plan *p);
+/* What VFIO locks for the VM, by RLIMIT_MEMLOCK; right for a plan that was just made, as plan_device.options is needed. */
+uint64_t plan_pinned_bytes(const struct plan *p);
 
 /* What QEMU inherits in place of what it would open itself. */
 struct plan_fds {
@@ -264,14 +291,14 @@ struct plan_fds {
 	} *taps; /* n_taps entries */
 };
 
-/* The command as an argv: path, then options.  With @fds the sockets and taps of which it has fds are given as fds; NULL: everything by path and name. */
+/* The command as an argv: wrapper, path, then options.  With @fds the sockets and taps of which it has fds are given as fds; NULL: everything by path and name. */
 void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *ret);
 
-enum plan_format { PLAN_SHELL, PLAN_LINES };
+enum plan_format { PLAN_SHELL, PLAN_LINES, PLAN_SCRIPT };
 
 /* The command for people. SHELL: runnable shell lines: what must be prepared, then one command, an option per line. It is without -S: nobody
- * else would let the guest run. LINES: exactly the argv of gpuvm-launch (with paths for the fds), an argument per line, raw.
- * @explain puts the reason of each option before it as a comment (SHELL only). */
+ * else would let the guest run. SCRIPT: the same as a file that can be run. LINES: exactly the argv of gpuvm-launch (with paths for the fds), an argument per line, raw.
+ * @explain puts the reason of each option before it as a comment (SHELL and SCRIPT); it is then for bash, which has arrays. */
 void plan_print_command(const struct plan *p, enum plan_format f, bool explain, FILE *out);
 
 /* The whole plan drawn for people: nodes, CPUs, memory, devices in their guest tree, binds, warnings; with @explain also every reason. */
@@ -284,6 +311,9 @@ struct json_object *plan_to_json(const struct plan *p);
 int plan_from_json(struct json_object *o, struct plan *ret, struct err *e);
 
 void plan_warn(struct plan *p, const char *code, const char *fmt, ...) PRINTF(3, 4);
+/* Add a command of `prepares`, in the order of calls: a shell command that fails if it could not do its work. Words that
+ * may have any character come from shell_quote(). */
+void plan_prepare(struct plan *p, const char *why, const char *fmt, ...) PRINTF(3, 4);
 void plan_reason(struct plan *p, const char *what, const char *fmt, ...) PRINTF(3, 4);
 
 /* --- the steps, each in a file of its own; for tests ---------------------------------------------- */

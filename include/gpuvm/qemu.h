@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qemu.h - what the QEMU at hand is and can do: asked, not guessed.
  *
- * How it works: probe_qemu() (host) starts the binary once with "-machine none" and asks it over QMP: query-version, qom-list-types,
- * device-list-properties, query-command-line-options, query-machines, query-qmp-schema.  What matters of the answers is one
- * JSON document, the *answers*; it is cached under the binary's identity (device, inode, size, times), and can be recorded and given in
+ * How it works: probe_qemu() (host) starts the binary with "-machine none" and asks it over QMP: query-version, query-machines,
+ * device-list-properties, qom-list-properties, query-command-line-options, query-qmp-schema ...  What matters of the answers is
+ * one JSON document, the *answers*; it is cached under the binary's identity (device, inode, size, times), and can be recorded and given in
  * place of a binary (--qemu-answers), so that a plan can be made for a QEMU that is not here.
  * qemu_info_from_answers() (pure) turns it into features.  The planner asks qemu_has() and nothing else.
  *
@@ -20,6 +20,7 @@
 struct json_object;
 
 #define QEMU_ANSWERS_SCHEMA 1
+#define QEMU_ANSWERS_MAX    (1UL << 20) /* bytes of a document that is read; recorded ones have some ten KiB */
 
 enum qemu_feature {
 	QF_VFIO,		/* device vfio-pci */
@@ -39,7 +40,7 @@ enum qemu_feature {
 	QF_VHOST_VSOCK,		/* device vhost-vsock-pci; 2.8, on Linux */
 	QF_TPM_EMULATOR,	/* -tpmdev emulator and tpm-crb; 2.12 */
 	QF_VIRTIO_SCSI,		/* device virtio-scsi-pci */
-	QF_PCI_TESTDEV,		/* device pci-testdev with membar=; 5.0 */
+	QF_STAND_IN,		/* device ivshmem-plain, for --fake-devices; 2.6, on Linux */
 	QF_PASST,		/* -netdev passt; 10.1 */
 	QF_TRACE_LOG,		/* -trace with the log backend */
 	QF_N,
@@ -72,13 +73,38 @@ static inline bool qemu_has(const struct qemu_info *q, enum qemu_feature f)
 
 const char *qemu_feature_word(enum qemu_feature f);  /* stable: "iommufd" */
 const char *qemu_feature_since(enum qemu_feature f); /* "9.0": first upstream version that has it */
+const char *qemu_feature_until(enum qemu_feature f); /* "10.0": first one without it; NULL: still there */
 const char *qemu_feature_what(enum qemu_feature f);  /* for messages: "-object iommufd" */
 
 /* Most vCPUs of a machine type; @machine NULL: "q35". 0: this QEMU has no such machine. */
 int qemu_machine_vcpus(const struct qemu_info *q, const char *machine);
 
-/* Fill version, features and machines. Takes a reference of @answers. -EPROTO on what is not such a document. */
+/* Fill version, features and machines. Takes a reference of @answers. -EPROTO on what is not such a document; @q is then untouched. */
 int qemu_info_from_answers(struct json_object *answers, struct qemu_info *q, struct err *e);
+
+/* The same from text, of which all must be the document. */
+int qemu_info_from_text(const char *text, size_t len, struct qemu_info *q, struct err *e);
 void qemu_info_clear(struct qemu_info *q);
+
+/* --- asking: what to ask, and what is kept of the replies (src/core/qemu_answers.c); probe_qemu() carries it out -------- */
+
+/* QMP commands in their order: [{"execute": .., "arguments": {..}}, ...]. Owned. */
+struct json_object *qemu_questions(void);
+
+/* Changes whenever other things are asked or kept: older answers do not have them. */
+uint64_t qemu_questions_hash(void);
+
+/* The document from what was answered: @replies has a "return" value for each question, null where QEMU answered with an error.
+ * @help is what "-help" printed: options without parameters are listed nowhere else.
+ * Keys and lists are sorted, so that two recordings can be compared.  -EPROTO when what every QEMU answers is missing. */
+int qemu_answers_make(struct json_object *replies, const char *help, struct json_object **ret, struct err *e);
+
+/*	{"schema": 1,
+ *	 "version": {"major": 7, "minor": 2, "micro": 22, "package": "Debian 1:7.2+dfsg-7"},
+ *	 "types": ["vfio-pci", ...],                                of those that are looked at
+ *	 "properties": {"vfio-pci": {"x-vga": "on/off", ...}},      each with its description, "" without one
+ *	 "options": {"sandbox": ["enable", ...], "runas": []},      with their parameters
+ *	 "netdevs": ["tap", ...], "aio": ["threads", ...], "tpm": {"types": [..], "models": [..]}, "trace_log": true,
+ *	 "machines": [{"name": "pc-q35-7.2", "alias": "q35", "cpu-max": 288}, ...]} */
 
 #endif

@@ -46,6 +46,10 @@ int qmp_handshake(struct qmp *q, uint64_t timeout_ms, void (*progress)(void *), 
 int qmp_command(struct qmp *q, const char *command, struct json_object *args, uint64_t timeout_ms,
 		struct json_object **ret, struct err *e);
 
+/* Only send it, within @timeout_ms, and do not wait: for those that wait for other things too. @args is consumed. The reply is then to be
+ * taken by qmp_take_reply() with @ret_id. */
+int qmp_send(struct qmp *q, const char *command, struct json_object *args, uint64_t timeout_ms, uint64_t *ret_id, struct err *e);
+
 /* Read what is there without blocking. 0, or -ECONNRESET when the other side has closed (queued events remain). */
 int qmp_read(struct qmp *q, struct err *e);
 

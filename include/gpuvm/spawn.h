@@ -17,11 +17,12 @@ struct spawn_options {
 	const struct strv *env;    /* "K=V" added to a minimal environment (PATH, LANG=C), may be NULL */
 	int stderr_fd;             /* stdout and stderr of the child; -1: inherit */
 	bool inherit_stdin;        /* else /dev/null */
+	const char *cwd;           /* working folder; NULL: ours */
 	const int *keep_fds;       /* stay open in the child under the same numbers; -1 is skipped */
 	size_t n_keep_fds;
 	const struct cpuset *cpus; /* affinity before exec; NULL: inherit */
 	const struct cpuset *mem_nodes; /* preferred NUMA nodes for its own memory (libnuma); NULL: default policy */
-	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave */
+	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave, UINT64_MAX: no limit */
 	bool die_with_parent;      /* PR_SET_PDEATHSIG SIGKILL */
 };
 
@@ -41,8 +42,15 @@ int spawn_go(struct spawn *s, struct err *e);
 /* Kill (SIGKILL) and reap if still there; close the fds. Safe on a zeroed struct. */
 void spawn_abort(struct spawn *s);
 
+/* Kill (SIGKILL) a process that another launcher has started, known by its start time (process_start_time()), and wait for its end.
+ * 0 also if it is gone, or another one has its pid by now. */
+int spawn_kill(pid_t pid, uint64_t start, struct err *e);
+
 /* In a child: close every fd above 2 but the @n in @keep (any order, -1 is skipped). */
 void spawn_close_fds(const int *keep, size_t n);
+
+/* @name through $PATH, as execvp() would find it; a name with a "/" is itself. Owned; NULL if it is nowhere. */
+char *spawn_find_program(const char *name);
 
 /* Exit status in words: "exit code 1", "killed by signal 11 (Segmentation fault), core dumped". */
 const char *spawn_status_text(int wait_status, char buf[96]);

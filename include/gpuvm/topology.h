@@ -106,6 +106,21 @@ struct pci_func {
 	int bridge_node;  /* index of the node of its host bridge: what any function below it says; -1 if none does */
 };
 
+/* A network interface of the host, as far as taps and bridges for VMs need it; addresses are not read. */
+#define HOST_NET_NAME 16 /* IFNAMSIZ */
+enum host_net_kind { HOST_NET_OTHER, HOST_NET_TAP, HOST_NET_BRIDGE };
+struct host_net {
+	char name[HOST_NET_NAME];
+	enum host_net_kind kind;
+	char master[HOST_NET_NAME]; /* the bridge or bond that it is a member of, or "" */
+	int mtu;		    /* 0: not known */
+	bool up;
+	/* of a tap */
+	bool multi_queue; /* made with multi_queue */
+	bool persistent;  /* stays without a process that has it open */
+	bool in_use;	  /* a process has it open */
+};
+
 /* Facts that a source does not have. A machine that was probed has them all, one from an hwloc XML has not: checks that
  * need one are then left out, and the plan says so. */
 enum topology_gap {
@@ -138,6 +153,12 @@ struct topology {
 	bool iommu_groups;     /* /sys/kernel/iommu_groups has entries */
 	bool kvm;              /* /dev/kvm can be opened by us */
 	bool vfio;             /* /dev/vfio/vfio exists, or vfio-pci can be loaded */
+	bool io_uring;         /* the kernel lets us use it; of a machine that is not this one: not switched off */
+	bool vhost_vsock;      /* as vhost_net, for /dev/vhost-vsock */
+	bool vhost_net;        /* /dev/vhost-net can be opened by us, or its module loaded */
+	bool nets_known;       /* `nets` is what there is: an XML and older captures do not have it */
+	struct host_net *nets;
+	size_t n_nets;
 	struct cpuset allowed; /* CPUs that we inherited: plans stay inside */
 	unsigned int gaps;     /* enum topology_gap: what could not be known */
 };
@@ -161,6 +182,7 @@ int topology_find_func(const struct topology *t, const struct pci_addr *a); /* i
 int topology_find_gpu(const struct topology *t, int gpu_index);             /* index or -1 */
 int topology_n_gpus(const struct topology *t);
 int topology_find_node(const struct topology *t, int id); /* kernel's number -> index or -1 */
+const struct host_net *topology_find_net(const struct topology *t, const char *name); /* or NULL */
 const struct host_cpu *topology_cpu(const struct topology *t, int cpu); /* kernel's number -> entry or NULL */
 
 /* Bridges above @func, root first. Writes at most @max indexes and returns how many there are. */

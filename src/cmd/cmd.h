@@ -20,6 +20,7 @@ enum {
 int cmd_topo(int argc, char **argv);
 int cmd_capture(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
+int cmd_diff(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_status(int argc, char **argv);
@@ -29,6 +30,13 @@ int cmd_wait(int argc, char **argv);
 int cmd_qmp(int argc, char **argv);
 int cmd_recover(int argc, char **argv);
 int cmd_version(int argc, char **argv);
+int cmd_start(int argc, char **argv);
+int cmd_restart(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_log(int argc, char **argv);
 
 /* --- shared (common.c) --------------------------------------------------------------------------------- */
 
@@ -51,7 +59,17 @@ void cmd_print_json(struct json_object *o); /* consumes it */
 /* Print problems or a single error, as text on stderr or as {"errors":[...]} on stdout; returns the exit code. */
 int cmd_report(const struct problems *ps, const struct err *e, const char *vm, bool json);
 
+/* Be the client of qmp.sock, past the handshake. -ETIMEDOUT, -EAGAIN: another one is. */
+int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e);
+
 /* Claim of a running VM: 0; EXIT_FAILED after saying that it does not run. */
 int cmd_running_claim(const char *name_or_path, struct claim *ret);
+
+/* End a VM by a signal to its launcher (SIGTERM: the power button, SIGQUIT: at once) and wait. @timeout_ms: after that at once; 0: as its
+ * definition says. Exit code. */
+int cmd_end_vm(const char *name_or_path, int sig, uint64_t timeout_ms);
+
+/* "2026-11-22 03:04:05  running  state  ..." */
+void cmd_event_text(struct json_object *event, char *buf, size_t size);
 
 #endif

@@ -91,6 +91,25 @@ int cmd_report(const struct problems *ps, const struct err *e, const char *vm, b
 	return code;
 }
 
+int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e)
+{
+	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
+	int r = qmp_connect(sock, -1, ret, e);
+
+	if (r == 0) {
+		r = qmp_handshake(ret, timeout_ms, NULL, NULL, e);
+		if (r < 0)
+			qmp_close(ret);
+	}
+	/* QEMU listens again only when its client has gone; until then others are in the queue of the socket, or find it full. */
+	if (r == -ETIMEDOUT || r == -EAGAIN)
+		return err_set(e, r,
+			       "'%s' does not greet: QEMU serves one client at a time, so another `gpuvm qmp` or qmp-shell is connected "
+			       "(`ss -xp | grep qmp.sock` shows it), or QEMU hangs",
+			       sock);
+	return r;
+}
+
 int cmd_running_claim(const char *name_or_path, struct claim *ret)
 {
 	AUTO_FREE char *name = cmd_vm_name(name_or_path), *dir = claim_vm_dir(name);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* gpuvm list, status, stop, kill, wait, qmp, recover, version: verbs for VMs that run, or did. */
+/* gpuvm list, status, stop, kill, wait, recover: verbs for VMs that run, or did. */
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,9 +12,10 @@
 #include <time.h>
 
 #include "cmd.h"
+#include "gpuvm/events.h"
 #include "gpuvm/log.h"
 
-#define QMP_TIMEOUT_MS 30000
+#define STATUS_EVENTS 20 /* the newest */
 
 /* --- state of one VM --------------------------------------------------------------------------------------- */
 
@@ -77,6 +80,7 @@ static uint64_t memory_of(const struct claim *c)
 
 static struct json_object *state_json(const char *name, const struct vm_state *s)
 {
+	AUTO_FREE char *dir = claim_vm_dir(name);
 	struct json_object *o = json_object_new_object(), *devices = json_object_new_array();
 	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
 
@@ -100,6 +104,7 @@ static struct json_object *state_json(const char *name, const struct vm_state *s
 	json_object_object_add(o, "devices", devices);
 	json_object_object_add(o, "vcpus", json_object_new_string(s->alive ? cpus : ""));
 	json_object_object_add(o, "memory", json_object_new_uint64(s->alive ? memory_of(&s->claim) : 0));
+	json_object_object_add(o, "events", events_read(dir, STATUS_EVENTS));
 	json_object_object_add(o, "exit_code", !s->alive && s->has_last ? json_object_new_int(s->last.exit_code) : NULL);
 	return o;
 }
@@ -171,6 +176,21 @@ int cmd_list(int argc, char **argv)
 	return r;
 }
 
+static void print_events(const char *name)
+{
+	AUTO_FREE char *dir = claim_vm_dir(name);
+	struct json_object *all = events_read(dir, STATUS_EVENTS);
+	size_t n = json_object_array_length(all);
+
+	for (size_t i = 0; i < n; i++) {
+		char text[512];
+
+		cmd_event_text(json_object_array_get_idx(all, i), text, sizeof(text));
+		printf("  %-13s %.*s\n", i ? "" : "events", (int)strcspn(text, "\n"), text);
+	}
+	json_object_put(all);
+}
+
 static void print_status(const char *name, const struct vm_state *s)
 {
 	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
@@ -217,6 +237,7 @@ int cmd_status(int argc, char **argv)
 		cmd_print_json(state_json(name, &s));
 	} else {
 		print_status(name, &s);
+		print_events(name);
 	}
 	clear_state(&s);
 	return r;
@@ -224,15 +245,16 @@ int cmd_status(int argc, char **argv)
 
 /* --- stop, kill, wait --------------------------------------------------------------------------------------------- */
 
-/* Wait until the process behind @pidfd has ended. */
-static int wait_pidfd(int pidfd)
+/* Wait until the process behind @pidfd has ended: 0; 1 when @timeout_ms (-1: for ever) is over before. */
+static int wait_pidfd(int pidfd, int timeout_ms)
 {
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	int n;
 
-	while (poll(&p, 1, -1) < 0)
+	while ((n = poll(&p, 1, timeout_ms)) < 0)
 		if (errno != EINTR)
 			return -errno;
-	return 0;
+	return n == 0;
 }
 
 static int open_pidfd(pid_t pid)
@@ -255,7 +277,7 @@ static int kill_orphan(struct claim *c)
 	int r = pidfd < 0 ? pidfd : claim_qemu_alive(c) ? send_signal(pidfd, SIGKILL) : 0;
 
 	if (r == 0 && pidfd >= 0)
-		r = wait_pidfd(pidfd);
+		r = wait_pidfd(pidfd, -1);
 	if (r < 0 && r != -ESRCH) {
 		log_error("kill QEMU of '%s' (pid %d): %s", c->vm, c->qemu_pid, strerror(-r));
 		return EXIT_FAILED;
@@ -268,7 +290,21 @@ static int kill_orphan(struct claim *c)
 	return EXIT_DONE;
 }
 
-static int end_vm(const char *name, int sig)
+/* The power button; with a timeout the plug after it. */
+static int end_by_launcher(int pidfd, int sig, uint64_t timeout_ms)
+{
+	int r = send_signal(pidfd, sig);
+
+	if (r == 0)
+		r = wait_pidfd(pidfd, timeout_ms ? (int)timeout_ms : -1);
+	if (r == 1) {
+		r = send_signal(pidfd, SIGQUIT);
+		r = r == 0 || r == -ESRCH ? wait_pidfd(pidfd, -1) : r;
+	}
+	return r == -ESRCH ? 0 : r;
+}
+
+int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 {
 	AUTO_FREE char *vm = cmd_vm_name(name);
 	AUTO_CLOSE int pidfd = -1;
@@ -289,10 +325,10 @@ static int end_vm(const char *name, int sig)
 	} else {
 		pidfd = open_pidfd(s.claim.launcher_pid);
 		/* The pid may have been given to another process since: the start time says. */
-		if (pidfd < 0 || !claim_launcher_alive(&s.claim) || send_signal(pidfd, sig) < 0 || wait_pidfd(pidfd) < 0) {
-			log_error("stop '%s': its launcher (pid %d) cannot be told: %s", vm, s.claim.launcher_pid, strerror(errno));
-			r = EXIT_FAILED;
-		}
+		r = pidfd < 0 ? pidfd : claim_launcher_alive(&s.claim) ? end_by_launcher(pidfd, sig, timeout_ms) : 0;
+		if (r < 0 && r != -ESRCH)
+			log_error("stop '%s': its launcher (pid %d) cannot be told: %s", vm, s.claim.launcher_pid, strerror(-r));
+		r = r < 0 && r != -ESRCH ? EXIT_FAILED : EXIT_DONE;
 	}
 	clear_state(&s);
 	return r;
@@ -300,12 +336,30 @@ static int end_vm(const char *name, int sig)
 
 int cmd_stop(int argc, char **argv)
 {
-	static const char usage[] = "usage: gpuvm stop NAME\n\nPress the guest's power button and wait until it has ended. After stop-timeout it is\n"
-				    "switched off. Devices, CPUs and memory are given back; disks are kept.\n";
-	struct cmd_simple o = { 0 };
-	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+	static const char usage[] = "usage: gpuvm stop [--timeout TIME] NAME\n\nPress the guest's power button and wait until it has ended. After stop-timeout it is\n"
+				    "switched off, with --timeout (10s, 5min) no later than that. Devices, CPUs and memory are given back; disks are kept.\n";
+	static const struct option options[] = { { "timeout", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	uint64_t timeout_ms = 0;
+	int c;
 
-	return r || o.help ? r : end_vm(o.name, SIGTERM);
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (c == 'h') {
+			fputs(usage, stdout);
+			return EXIT_DONE;
+		}
+		if (c != 't')
+			return EXIT_USAGE;
+		if (parse_duration(optarg, &timeout_ms) < 0 || !timeout_ms || timeout_ms > INT_MAX) {
+			fprintf(stderr, "gpuvm stop: --timeout: '%s' is not a time like 10s or 5min\n", optarg);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind != argc - 1) {
+		fprintf(stderr, "gpuvm stop: %s\n%s", optind < argc ? "too many words" : "which VM?", usage);
+		return EXIT_USAGE;
+	}
+	return cmd_end_vm(argv[optind], SIGTERM, timeout_ms);
 }
 
 int cmd_kill(int argc, char **argv)
@@ -314,7 +368,7 @@ int cmd_kill(int argc, char **argv)
 	struct cmd_simple o = { 0 };
 	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
-	return r || o.help ? r : end_vm(o.name, SIGQUIT);
+	return r || o.help ? r : cmd_end_vm(o.name, SIGQUIT, 0);
 }
 
 int cmd_wait(int argc, char **argv)
@@ -334,7 +388,7 @@ int cmd_wait(int argc, char **argv)
 	if (r == 0 && s.alive && claim_launcher_alive(&s.claim)) {
 		pidfd = open_pidfd(s.claim.launcher_pid);
 		if (pidfd >= 0 && claim_launcher_alive(&s.claim))
-			r = wait_pidfd(pidfd);
+			r = wait_pidfd(pidfd, -1);
 		clear_state(&s);
 		if (r == 0)
 			r = read_state(name, &s, &e);
@@ -352,70 +406,7 @@ int cmd_wait(int argc, char **argv)
 	return r;
 }
 
-/* --- qmp ------------------------------------------------------------------------------------------------------------ */
-
-static int run_qmp_command(const struct claim *c, const char *command, struct json_object *args)
-{
-	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
-	struct json_object *ret = NULL;
-	struct err e = { 0 };
-	struct qmp q;
-	int r = qmp_connect(sock, -1, &q, &e);
-
-	if (r < 0) {
-		json_object_put(args);
-		log_error("%s", e.msg);
-		return EXIT_FAILED;
-	}
-	r = qmp_handshake(&q, QMP_TIMEOUT_MS, NULL, NULL, &e);
-	if (r == 0)
-		r = qmp_command(&q, command, args, QMP_TIMEOUT_MS, &ret, &e);
-	else
-		json_object_put(args);
-	qmp_close(&q);
-	if (r < 0) {
-		log_error("%s", e.msg);
-		return EXIT_FAILED;
-	}
-	cmd_print_json(ret);
-	return EXIT_DONE;
-}
-
-int cmd_qmp(int argc, char **argv)
-{
-	static const char usage[] = "usage: gpuvm qmp NAME COMMAND [JSON-ARGUMENTS]\n\nRun one QMP command and print its reply.\n"
-				    "  gpuvm qmp half0 query-pci\n  gpuvm qmp half0 qom-get '{\"path\": \"/machine\", \"property\": \"type\"}'\n";
-	struct json_object *args = NULL;
-	struct claim c = { 0 };
-	int r;
-
-	if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-		fputs(usage, stdout);
-		return EXIT_DONE;
-	}
-	if (argc < 3 || argc > 4) {
-		fputs(usage, stderr);
-		return EXIT_USAGE;
-	}
-	if (argc == 4) {
-		args = json_tokener_parse(argv[3]);
-		if (!json_object_is_type(args, json_type_object)) {
-			json_object_put(args);
-			log_error("qmp: the arguments are not a JSON object: %s", argv[3]);
-			return EXIT_USAGE;
-		}
-	}
-	r = cmd_running_claim(argv[1], &c);
-	if (r) {
-		json_object_put(args);
-		return r;
-	}
-	r = run_qmp_command(&c, argv[2], args);
-	claim_clear(&c);
-	return r;
-}
-
-/* --- recover, version -------------------------------------------------------------------------------------------------- */
+/* --- recover ----------------------------------------------------------------------------------------------------------- */
 
 static int recover_one(const char *name)
 {
@@ -470,12 +461,4 @@ int cmd_recover(int argc, char **argv)
 	}
 	strv_clear(&names);
 	return r;
-}
-
-int cmd_version(int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
-	printf("gpuvm %s\n", GPUVM_VERSION);
-	return EXIT_DONE;
 }

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 
 #include "cmd.h"
 #include "gpuvm/log.h"
@@ -27,7 +28,11 @@ static const char usage[] =
 	"      --topology XML  plan for the machine of an hwloc XML (dry run)\n"
 	"  -d, --daemonize     return 0 when the guest runs; the supervisor stays behind\n"
 	"      --qemu PATH     use this QEMU\n"
-	"      --fake-devices  pci-testdev stand-ins in place of the devices: nothing is bound\n"
+	"      --qemu-answers FILE  plan for the QEMU that FILE was recorded of (dry run; gpuvm version --record)\n"
+	"      --fake-devices  stand-ins in place of the devices: nothing is bound\n"
+	"      --gdb[=WHERE]   let a debugger have the guest: gdb.sock in the VM's folder, or as QEMU's -gdb (tcp::1234)\n"
+	"      --trace PATTERN trace events of QEMU into qemu.log; may be repeated\n"
+	"      --strace[=FILE] system calls of QEMU into qemu.strace in the VM's folder\n"
 	"  -v, --verbose       say what is done; twice: more\n"
 	"  -q, --quiet         errors and warnings only\n"
 	"      --help, --version\n"
@@ -36,6 +41,7 @@ static const char usage[] =
 
 struct launch_args {
 	struct launch_options launch;
+	const char *strace_file; /* as given; NULL: the default */
 	bool explain, daemonize, done;
 	enum { FORMAT_SHELL, FORMAT_LINES, FORMAT_JSON } format;
 	int verbose;
@@ -81,8 +87,21 @@ static int parse_one(int c, struct launch_args *a)
 	case 'Q':
 		a->launch.qemu = optarg;
 		return 0;
+	case 'A':
+		a->launch.qemu_answers = optarg;
+		return 0;
 	case 'f':
 		a->launch.fake_devices = true;
+		return 0;
+	case 'g':
+		a->launch.gdb = optarg ? optarg : "";
+		return 0;
+	case 'T':
+		strv_push(&a->launch.trace, optarg);
+		return 0;
+	case 's':
+		a->launch.strace = true;
+		a->strace_file = optarg;
 		return 0;
 	case 'v':
 		a->verbose++;
@@ -103,12 +122,16 @@ static int parse_one(int c, struct launch_args *a)
 	}
 }
 
-/* Another machine's devices cannot be had here. */
+/* Another machine's devices cannot be had here, nor another machine's QEMU be run. */
 static int check_machine(const struct launch_args *a)
 {
 	const struct launch_options *l = &a->launch;
 	const char *option = l->sysroot ? "--sysroot" : "--topology";
 
+	if (l->qemu_answers && !l->dry_run) {
+		fputs("gpuvm-launch: --qemu-answers is a QEMU that is not here; add --dry-run, or give --qemu instead\n", stderr);
+		return EXIT_USAGE;
+	}
 	if (l->sysroot && l->topology_xml) {
 		fputs("gpuvm-launch: --sysroot and --topology are two machines; give one\n", stderr);
 		return EXIT_USAGE;
@@ -127,7 +150,8 @@ static int parse(int argc, char **argv, struct launch_args *a)
 		{ "set", required_argument, NULL, 'S' },    { "sysroot", required_argument, NULL, 'r' }, { "daemonize", no_argument, NULL, 'd' },
 		{ "qemu", required_argument, NULL, 'Q' },   { "fake-devices", no_argument, NULL, 'f' },	 { "verbose", no_argument, NULL, 'v' },
 		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },		 { "version", no_argument, NULL, 'V' },
-		{ "topology", required_argument, NULL, 't' },
+		{ "topology", required_argument, NULL, 't' }, { "gdb", optional_argument, NULL, 'g' },		 { "trace", required_argument, NULL, 'T' },
+		{ "strace", optional_argument, NULL, 's' },  { "qemu-answers", required_argument, NULL, 'A' },
 		{ 0 }
 	};
 	int c;
@@ -202,31 +226,62 @@ static void on_ready(void *ctx)
 	r->fd = -1;
 }
 
-static int launch(struct launch_args *a, int ready_fd)
+static int64_t now_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return ts.tv_sec;
+}
+
+static int start_and_supervise(struct launch *l)
+{
+	struct err e = { 0 };
+
+	for (size_t i = 0; i < l->plan.n_warnings; i++)
+		log_warning("%s: %s", l->plan.vm, l->plan.warnings[i].text);
+	if (launch_start(l, &e) < 0) {
+		log_error("%s: %s", l->plan.vm, e.msg);
+		return EXIT_FAILED;
+	}
+	return launch_supervise(l);
+}
+
+/* One life of the VM, and the wait after it if there is to be another one: @ret_again. */
+static int launch_once(struct launch_args *a, struct readiness *ready, unsigned int *delay_s, bool *ret_again)
 {
 	struct problems ps = { 0 };
 	struct err e = { 0 };
 	struct launch l;
-	struct readiness ready = { .l = &l, .fd = ready_fd };
+	int64_t began = now_s();
 	int code;
+
+	*ret_again = false;
+	launch_init(&l, &a->launch);
+	ready->l = &l;
+	if (launch_plan(&l, &ps, &e) < 0)
+		code = cmd_report(&ps, &e, l.vm.name, false);
+	else
+		code = start_and_supervise(&l);
+	if (code == EXIT_ABNORMAL && l.vm.on_crash == CRASH_RESTART && !l.asked_to_stop)
+		*ret_again = launch_pause_before_restart(&l, now_s() - began, delay_s) == 0;
+	launch_clear(&l);
+	problems_clear(&ps);
+	return code;
+}
+
+static int launch(struct launch_args *a, int ready_fd)
+{
+	struct readiness ready = { .fd = ready_fd };
+	unsigned int delay_s = 0;
+	bool again = true;
+	int code = 0;
 
 	a->launch.ready = on_ready;
 	a->launch.ready_ctx = &ready;
-	launch_init(&l, &a->launch);
-	if (launch_plan(&l, &ps, &e) < 0) {
-		code = cmd_report(&ps, &e, l.vm.name, false);
-	} else {
-		for (size_t i = 0; i < l.plan.n_warnings; i++)
-			log_warning("%s: %s", l.plan.vm, l.plan.warnings[i].text);
-		if (launch_start(&l, &e) < 0) {
-			log_error("%s: %s", l.plan.vm, e.msg);
-			code = EXIT_FAILED;
-		} else {
-			code = launch_supervise(&l);
-		}
-	}
-	launch_clear(&l);
-	problems_clear(&ps);
+	while (again)
+		code = launch_once(a, &ready, &delay_s, &again);
+	a->launch.ready_ctx = NULL;
 	return code;
 }
 
@@ -256,10 +311,18 @@ static int daemonize(struct launch_args *a)
 	return EXIT_FAILED;
 }
 
+/* A file that need not be there yet, seen from the folder that we are in; owned, NULL for NULL. */
+static char *absolute_path(const char *file)
+{
+	AUTO_FREE char *here = file && *file != '/' ? getcwd(NULL, 0) : NULL;
+
+	return !file ? NULL : here ? xasprintf("%s/%s", here, file) : xstrdup(file);
+}
+
 int main(int argc, char **argv)
 {
 	struct launch_args a = { 0 };
-	AUTO_FREE char *absolute = NULL;
+	AUTO_FREE char *absolute = NULL, *strace_file = NULL;
 	int code = parse(argc, argv, &a);
 
 	setlocale(LC_CTYPE, "");
@@ -269,8 +332,11 @@ int main(int argc, char **argv)
 		absolute = realpath(a.launch.definition, NULL);
 		if (absolute && a.daemonize)
 			a.launch.definition = absolute;
+		strace_file = absolute_path(a.strace_file);
+		a.launch.strace_file = strace_file;
 		code = a.launch.dry_run ? dry_run(&a) : a.daemonize ? daemonize(&a) : launch(&a, -1);
 	}
 	strv_clear(&a.launch.sets);
+	strv_clear(&a.launch.trace);
 	return code;
 }

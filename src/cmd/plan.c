@@ -8,7 +8,7 @@
 #include "gpuvm/nccl.h"
 
 static const char usage[] =
-	"usage: gpuvm plan [--json|--matrix|--nccl] [--explain] [--sysroot DIR|TAR|--topology XML] [--qemu PATH] [--set SECTION.KEY=VALUE] NAME|FILE.ini\n"
+	"usage: gpuvm plan [--json|--matrix|--nccl] [--explain] [--sysroot DIR|TAR|--topology XML] [--qemu PATH] [--qemu-answers FILE] [--set SECTION.KEY=VALUE] NAME|FILE.ini\n"
 	"\n"
 	"Decide everything for a VM and show it; touch nothing.\n"
 	"\n"
@@ -19,8 +19,9 @@ static const char usage[] =
 	"  --sysroot DIR   plan for the machine captured in DIR, or in a tar (gpuvm capture)\n"
 	"  --topology XML  plan for the machine of an hwloc XML (lstopo x.xml), as far as it goes\n"
 	"  --qemu PATH     plan for this QEMU\n"
+	"  --qemu-answers FILE  plan for the QEMU that FILE was recorded of (gpuvm version --record)\n"
 	"  --set S.K=V     override a key of the definition; may be repeated\n"
-	"  --fake-devices  with pci-testdev stand-ins in place of the devices\n"
+	"  --fake-devices  with stand-ins in place of the devices\n"
 	"  --help\n";
 
 struct plan_options {
@@ -35,6 +36,7 @@ static int parse(int argc, char **argv, struct plan_options *o)
 						 { "set", required_argument, NULL, 'S' },     { "fake-devices", no_argument, NULL, 'f' },
 						 { "matrix", no_argument, NULL, 'm' },	   { "nccl", no_argument, NULL, 'n' },
 						 { "help", no_argument, NULL, 'h' },	   { "topology", required_argument, NULL, 't' },
+						 { "qemu-answers", required_argument, NULL, 'a' },
 						 { 0 } };
 	int c;
 
@@ -55,6 +57,9 @@ static int parse(int argc, char **argv, struct plan_options *o)
 			break;
 		case 'q':
 			o->launch.qemu = optarg;
+			break;
+		case 'a':
+			o->launch.qemu_answers = optarg;
 			break;
 		case 'S':
 			strv_push(&o->launch.sets, optarg);

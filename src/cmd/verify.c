@@ -34,15 +34,12 @@ static int read_plan(const struct claim *c, struct plan *ret, struct err *e)
 
 static int collect(const struct claim *c, const struct plan *p, struct verify_report *rep, struct err *e)
 {
-	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
 	struct qmp q;
-	int r = qmp_connect(sock, -1, &q, e);
+	int r = cmd_connect_monitor(c, CONNECT_TIMEOUT_MS, &q, e);
 
 	if (r < 0)
 		return r;
-	r = qmp_handshake(&q, CONNECT_TIMEOUT_MS, NULL, NULL, e);
-	if (r == 0)
-		r = verify_placement(p, c->qemu_pid, &q, rep, e);
+	r = verify_placement(p, c->qemu_pid, &q, rep, e);
 	if (r == 0)
 		r = verify_devices(p, &sysfs_live, rep, e);
 	if (r == 0)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "argv_priv.h"
+#include "gpuvm/argv_diff.h"
 
 #define ROOT_SLOT_VIRTIO 0x02 /* pcie.0: disks, NICs, rng; eight functions to a slot up to 0x07 */
 #define VIRTIO_MAX	 (8 * 6)
@@ -49,14 +50,17 @@ void arg_root_addr(struct qopt *o, int addr)
 		qopt_bool(o, "multifunction", true);
 }
 
+int arg_virtio_function(struct builder *b)
+{
+	if (b->n_virtio == VIRTIO_MAX)
+		problems_add(b->pl->ps, PROBLEM_CONFIG, "buses-exhausted", "too many disks and NICs: pcie.0 has room for %d", VIRTIO_MAX);
+	return ROOT_SLOT_VIRTIO * 8 + b->n_virtio++;
+}
+
 void arg_virtio_addr(struct builder *b, struct qopt *o)
 {
-	int n = ROOT_SLOT_VIRTIO * 8 + b->n_virtio++;
-
 	qopt_str(o, "bus", "pcie.0");
-	arg_root_addr(o, n);
-	if (b->n_virtio == VIRTIO_MAX + 1)
-		problems_add(b->pl->ps, PROBLEM_CONFIG, "buses-exhausted", "too many disks and NICs: pcie.0 has room for %d", VIRTIO_MAX);
+	arg_root_addr(o, arg_virtio_function(b));
 }
 
 /* --- process and machine --------------------------------------------------------------------------- */
@@ -77,7 +81,7 @@ static void arg_process(struct builder *b)
 	arg_why(b, "-display", xstrdup("none"), "no graphics: the console is serial");
 	arg_why(b, "-S", NULL, "the vCPUs wait until every thread is pinned and checked")->use = ARG_PAUSE;
 	arg_why(b, "-msg", xstrdup("timestamp=on"), "times in qemu.log");
-	if (b->vm->sandbox)
+	if (b->vm->sandbox && qemu_has(b->q, QF_SANDBOX))
 		arg_why(b, "-sandbox", xstrdup("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
 			"seccomp: QEMU may not start programs, raise its rights or move its threads");
 	if (b->p->on_reboot == REBOOT_STOP)
@@ -104,7 +108,7 @@ static void arg_machine(struct builder *b)
 
 static void arg_cpu(struct builder *b)
 {
-	const struct topology *t = b->pl->req->host;
+	const struct topology *t = planner_machine(b->pl);
 	const struct plan *p = b->p;
 	bool kvm = strcmp(p->accel, "kvm") == 0;
 	struct qopt o;
@@ -113,11 +117,16 @@ static void arg_cpu(struct builder *b)
 	qopt_init(&o, b->vm->cpu_model ? b->vm->cpu_model : kvm ? "host" : "max");
 	if (!b->vm->cpu_model && kvm && p->n_devices && t->iommu_bits && (!t->phys_bits || t->iommu_bits < t->phys_bits))
 		qopt_u64(&o, "host-phys-bits-limit", (uint64_t)t->iommu_bits);
-	if (!b->vm->cpu_model && p->smp_threads > 1 && strcmp(t->cpu_vendor, "AuthenticAMD") == 0)
+	if (!b->vm->cpu_model && kvm && p->smp_threads > 1 && strcmp(t->cpu_vendor, "AuthenticAMD") == 0)
 		qopt_bool(&o, "topoext", true);
 	/* Linux offers ARCH_CAPABILITIES on AMD too, where writing it fails: QEMU before 10.1 aborts ("failed to set MSR 0x10a"). */
 	if (!b->vm->cpu_model && kvm && strcmp(t->cpu_vendor, "AuthenticAMD") == 0 && !qemu_at_least(b->q, 10, 1))
 		qopt_bool(&o, "arch-capabilities", false);
+	if (kvm && !b->vm->pmu)
+		qopt_bool(&o, "pmu", false);
+	/* "host" leaves it out, because a guest that relies on it cannot migrate; one with passed-through devices cannot anyway. */
+	if (kvm && b->vm->invtsc)
+		qopt_bool(&o, "invtsc", true);
 	arg_why(b, "-cpu", qopt_finish(&o), kvm ? "the host's own CPU: GPU libraries choose code by it" : "all that emulation has");
 	qopt_init(&o, "");
 	qopt_u64(&o, "cpus", p->n_vcpus);
@@ -129,13 +138,33 @@ static void arg_cpu(struct builder *b)
 								      : "a socket per guest node; a guest core is a host core");
 }
 
+static void arg_overcommit(struct builder *b)
+{
+	bool cpu_pm = b->vm->cpu_pm && strcmp(b->p->accel, "kvm") == 0;
+	struct qopt o;
+
+	if (b->vm->cpu_pm && b->vm->pin == PIN_OFF)
+		problem_hint(config_problem(b->pl->ps, b->vm, "cpu", "cpu-pm", "conflict",
+					    "[cpu] cpu-pm: a guest that idles without leaving its CPU takes it from others, and pin = off shares CPUs"),
+			     "leave out pin, or cpu-pm");
+	if (!b->p->mem_lock && !cpu_pm)
+		return;
+	qopt_init(&o, "");
+	if (b->p->mem_lock)
+		qopt_bool(&o, "mem-lock", true);
+	if (cpu_pm)
+		qopt_bool(&o, "cpu-pm", true);
+	arg_why(b, "-overcommit", qopt_finish(&o), "%s%s%s", b->p->mem_lock ? "[memory] mem-lock: nothing of QEMU is swapped out" : "",
+		b->p->mem_lock && cpu_pm ? "; " : "", cpu_pm ? "[cpu] cpu-pm: the guest idles its own CPUs" : "");
+}
+
 /* --- memory ------------------------------------------------------------------------------------------ */
 
 static void arg_node_memory(struct builder *b, const struct plan_node *n)
 {
 	bool huge = n->page_bytes > 4096, bind = n->host_node >= 0 && !b->p->foreign_host;
 	/* Without a CPU of that node that we may use QEMU refuses ("The nodes select no CPUs") or the kernel does (cpuset). */
-	bool context = n->prealloc && bind && !cpuset_empty(&n->prealloc_cpus);
+	bool context = n->prealloc && bind && !cpuset_empty(&n->prealloc_cpus) && qemu_has(b->q, QF_THREAD_CONTEXT);
 	uint64_t threads = (uint64_t)cpuset_count(&n->prealloc_cpus);
 	char size[32], page[32];
 	struct qopt o;
@@ -329,6 +358,58 @@ static void arg_console(struct builder *b)
 	}
 	arg_why(b, "-serial", xstrdup("chardev:serial0"), "the guest's first serial port");
 }
+
+/* --- for people who debug QEMU or a kernel ---------------------------------------------------------------- */
+
+static void arg_gdb(struct builder *b)
+{
+	const char *where = b->pl->req->gdb;
+	struct qopt o;
+
+	if (!where)
+		return;
+	if (*where) {
+		arg_why(b, "-gdb", xstrdup(where), "--gdb: a debugger may stop the guest and look at it");
+		return;
+	}
+	qopt_init(&o, "socket");
+	qopt_str(&o, "id", "gdb");
+	qopt_fmt(&o, "path", "%s/gdb.sock", b->p->rundir);
+	qopt_bool(&o, "server", true);
+	qopt_bool(&o, "wait", false);
+	arg_why(b, "-chardev", qopt_finish(&o), "--gdb: where a debugger connects");
+	arg_why(b, "-gdb", xstrdup("chardev:gdb"), "--gdb: a debugger may stop the guest and look at it");
+}
+
+static void arg_trace(struct builder *b)
+{
+	const struct strv *patterns = b->pl->req->trace;
+
+	if (!patterns || !patterns->n)
+		return;
+	if (!qemu_has(b->q, QF_TRACE_LOG)) {
+		problem_hint(problems_add(b->pl->ps, PROBLEM_HOST, "qemu-lacks", "--trace: QEMU %s was built without %s", b->p->qemu_version,
+					  qemu_feature_what(QF_TRACE_LOG)),
+			     "use one that was configured with --enable-trace-backends=log; --qemu names it");
+		return;
+	}
+	for (size_t i = 0; i < patterns->n; i++) {
+		struct qopt o;
+
+		qopt_init(&o, "");
+		qopt_str(&o, "enable", patterns->v[i]);
+		arg_why(b, "-trace", qopt_finish(&o), "--trace: these events go to qemu.log");
+	}
+}
+
+static void arg_debug(struct builder *b)
+{
+	b->group = "debug";
+	arg_gdb(b);
+	arg_trace(b);
+}
+
+/* Last, so that QEMU merges or replaces with it what the plan says. */
 static void arg_raw(struct builder *b)
 {
 	struct strv words = { 0 };
@@ -342,7 +423,7 @@ static void arg_raw(struct builder *b)
 		return;
 	}
 	for (size_t i = 0; i < words.n; i++) {
-		bool has_value = i + 1 < words.n && words.v[i + 1][0] != '-';
+		bool has_value = argv_takes_value(&words, i);
 
 		arg_why(b, words.v[i], has_value ? xstrdup(words.v[i + 1]) : NULL, "[qemu] args");
 		i += has_value;
@@ -360,6 +441,7 @@ int argv_build(struct planner *pl)
 	arg_process(&b);
 	arg_machine(&b);
 	arg_cpu(&b);
+	arg_overcommit(&b);
 	arg_memory(&b);
 	arg_firmware(&b);
 	arg_console(&b);
@@ -367,6 +449,7 @@ int argv_build(struct planner *pl)
 	arg_disks(&b);
 	arg_nets(&b);
 	arg_guest(&b);
+	arg_debug(&b);
 	arg_raw(&b);
 	return 0;
 }

@@ -6,6 +6,8 @@
 
 #include "argv_priv.h"
 
+#define IOMMUFD_ID "iommufd0"
+
 /* --- PCIe ------------------------------------------------------------------------------------------------ */
 
 /* pcie-root-port x-speed: since 4.0 up to 16 GT/s, 32 and 64 since 9.0. */
@@ -90,20 +92,27 @@ static void arg_port(struct builder *b, const struct plan_port *port)
 	arg_why(b, "-device", qopt_finish(&o), "%s", why);
 }
 
-/* A stand-in with a memory BAR of the same size: the same ports, bus numbers and window without the hardware. */
+/* A stand-in with one memory BAR: the same ports, bus numbers and window without the hardware.  ivshmem-plain and not pci-testdev, which
+ * has an I/O BAR, too: each port's I/O window takes 4 KiB of the 64 KiB that there are, and from the 16th device on firmware gives up.
+ * The memory is never touched, so it must not be reserved either: a GPU's is more than a laptop has. */
 static void arg_fake_device(struct builder *b, const struct plan_device *d)
 {
-	uint64_t largest = 4096;
+	char size[32];
 	struct qopt o;
 
-	for (size_t i = 0; i < ARRAY_SIZE(d->bars); i++)
-		if (d->bars[i] > largest)
-			largest = d->bars[i];
-	qopt_init(&o, "pci-testdev");
+	qopt_init(&o, "memory-backend-ram");
+	qopt_fmt(&o, "id", "bar-%s", d->id);
+	qopt_u64(&o, "size", d->stand_in_bytes);
+	qopt_bool(&o, "reserve", false);
+	qopt_bool(&o, "merge", false);
+	qopt_bool(&o, "dump", false);
+	arg_why(b, "-object", qopt_finish(&o), "the BAR of %s's stand-in, %s: takes no memory until the guest writes there", d->id,
+		format_size(d->stand_in_bytes, size));
+	qopt_init(&o, "ivshmem-plain");
 	qopt_str(&o, "id", d->id);
 	qopt_str(&o, "bus", d->guest_port);
 	qopt_str(&o, "addr", "0x0");
-	qopt_u64(&o, "membar", largest);
+	qopt_fmt(&o, "memdev", "bar-%s", d->id);
 	arg_why(b, "-device", qopt_finish(&o), "stand-in for the %s (--fake-devices)", pci_role_word(d->role));
 }
 
@@ -126,8 +135,29 @@ static void arg_device(struct builder *b, const struct plan_device *d)
 		qopt_u64(&o, "x-nv-gpudirect-clique", (uint64_t)d->clique);
 	if (c && c->x_no_mmap)
 		qopt_bool(&o, "x-no-mmap", true);
+	if (c && c->iommufd)
+		qopt_str(&o, "iommufd", IOMMUFD_ID);
 	arg_why(b, "-device", qopt_finish(&o), "%s: %s, guest bus %02x, node %d", d->id, pci_role_word(d->role), (unsigned int)d->guest_bus_nr,
 		d->guest_node);
+}
+
+/* The object for the devices that ask for it; the others share the VFIO container, with which peer-to-peer DMA works. */
+static void arg_iommufd(struct builder *b)
+{
+	bool wanted = false;
+	struct qopt o;
+
+	for (size_t i = 0; i < b->p->n_devices; i++) {
+		const struct device_config *c = b->p->devices[i].options;
+		AUTO_FREE char *section = c && c->iommufd ? xasprintf("device %s", c->name) : NULL;
+
+		wanted = wanted || (section && arg_needs(b, QF_IOMMUFD, section, "iommufd"));
+	}
+	if (!wanted)
+		return;
+	qopt_init(&o, "iommufd");
+	qopt_str(&o, "id", IOMMUFD_ID);
+	arg_why(b, "-object", qopt_finish(&o), "[device] iommufd: /dev/iommu in place of /dev/vfio/vfio");
 }
 
 void arg_pcie(struct builder *b)
@@ -136,6 +166,8 @@ void arg_pcie(struct builder *b)
 	for (size_t i = 0; i < b->p->n_ports; i++)
 		arg_port(b, &b->p->ports[i]);
 	b->group = "devices";
+	if (!b->p->fake_devices)
+		arg_iommufd(b);
 	for (size_t i = 0; i < b->p->n_devices; i++) {
 		if (b->p->fake_devices)
 			arg_fake_device(b, &b->p->devices[i]);

@@ -211,6 +211,30 @@ static void check_shared_file(const struct check *c, const struct disk_config *d
 	}
 }
 
+#define SCSI_QUEUES_MAX 1022 /* a virtio device has 1024, two of which are the controller's own */
+
+static const char *serial_of(const struct disk_config *d)
+{
+	return d->serial ? d->serial : d->name;
+}
+
+static void check_serial(const struct check *c, const struct disk_config *d, const char *section)
+{
+	const struct disk_config *other = c->vm->disks;
+
+	while (other < d && strncmp(serial_of(other), serial_of(d), DISK_SERIAL_MAX))
+		other++;
+	if (other < d && usable(c, section, "serial"))
+		problem_hint(conflict(c, section, "serial", "'%.*s' is also that of [disk %s]", DISK_SERIAL_MAX, serial_of(d), other->name),
+			     "the guest would see two disks of one name in /dev/disk/by-id: give one a 'serial' of its own");
+}
+
+static void check_scsi_queues(const struct check *c, const struct disk_config *d, const char *section)
+{
+	if (d->bus == BUS_SCSI && d->queues > SCSI_QUEUES_MAX && usable(c, section, "queues"))
+		problem_hint(conflict(c, section, "queues", "bus = scsi has at most %d", SCSI_QUEUES_MAX), "leave queues out");
+}
+
 static void check_disks(const struct check *c)
 {
 	char section[LABEL_MAX];
@@ -225,7 +249,11 @@ static void check_disks(const struct check *c)
 			    conflict(c, section, "aio", "native needs a cache mode that bypasses the page cache"),
 			    "use cache = none or directsync, or aio = threads");
 		check_bootindex(c, d, section);
+		if (c->vm->kernel && d->bootindex == 0 && usable(c, section, "bootindex"))
+			problem_hint(conflict(c, section, "bootindex", "0 is that of [vm] kernel, which is booted first"), "use 1, or leave it out");
 		check_shared_file(c, d, section);
+		check_serial(c, d, section);
+		check_scsi_queues(c, d, section);
 	}
 }
 

@@ -72,6 +72,7 @@ static const struct config_word word_cache[] = {
 static const struct config_word word_aio[] = {
 	{ "auto", AIO_AUTO }, { "threads", AIO_THREADS }, { "native", AIO_NATIVE }, { "io_uring", AIO_IO_URING }, { NULL, 0 },
 };
+static const struct config_word word_prealloc[] = { { "auto", PREALLOC_AUTO }, { "on", PREALLOC_ON }, { "off", PREALLOC_OFF }, { NULL, 0 } };
 static const struct config_word word_bus[] = { { "blk", BUS_BLK }, { "scsi", BUS_SCSI }, { NULL, 0 } };
 static const struct config_word word_net[] = { { "user", NET_USER }, { "tap", NET_TAP }, { "bridge", NET_BRIDGE }, { NULL, 0 } };
 static const struct config_word word_vhost[] = { { "auto", VHOST_AUTO }, { "on", VHOST_ON }, { "off", VHOST_OFF }, { NULL, 0 } };
@@ -83,6 +84,7 @@ static const struct config_word word_serial[] = {
 	{ NULL, 0 },
 };
 static const struct config_word word_reboot[] = { { "reset", REBOOT_RESET }, { "stop", REBOOT_STOP }, { NULL, 0 } };
+static const struct config_word word_crash[] = { { "stop", CRASH_STOP }, { "restart", CRASH_RESTART }, { NULL, 0 } };
 static const struct config_word word_death[] = { { "keep", DEATH_KEEP }, { "stop", DEATH_STOP }, { NULL, 0 } };
 
 /* For the hints of CONF_CUSTOM keys: their parsers know the values. */
@@ -110,9 +112,11 @@ static const struct section_info {
 	{ "disk", true, "A virtio disk, from an image file or a block device." },
 	{ "net", true, "A virtio network interface." },
 	{ "guest", false, "Small virtual devices that guests use to talk to the host." },
-	{ "cloud-init", false, "First boot of a cloud image: a NoCloud seed, made at each start and given to the guest as a CD-ROM." },
+	{ "cloud-init", false, "First boot of a cloud image: a NoCloud seed, made at each start and given to the guest as a read-only disk." },
 	{ "console", false, "The serial console of the guest." },
 	{ "lifecycle", false, "Starting, stopping, and what happens when something ends." },
+	{ "hooks", false,
+	  "Programs of the operator's own, run at points of a VM's life. See HOOKS in gpuvm-launch(1) for what they are told." },
 	{ "security", false, "What QEMU itself may do." },
 	{ "qemu", false, "The QEMU program, and a way past everything that has no key here." },
 };
@@ -276,8 +280,9 @@ const struct config_key config_keys[] = {
 	  .fallback = "auto", .example = "1G", .parse = config_parse_hugepages,
 	  .doc = "Page size of the pool that memory is taken from: 1G, 2M, or off. auto: with devices the largest of "
 		 "which every node of the VM has a pool, else off." },
-	{ .section = "memory", .key = "prealloc", .type = CONF_BOOL, VM(prealloc), .fallback = "on", .example = "off",
-	  .doc = "Touch all memory before the guest starts, so that a shortage is found then and not later." },
+	{ .section = "memory", .key = "prealloc", .type = CONF_ENUM, VM(prealloc), .words = word_prealloc, .fallback = "auto", .example = "off",
+	  .doc = "Touch all memory before the guest starts, so that a shortage is found then and not later. auto: on with huge pages, and "
+		 "with passed-through devices, which need all of it at once; else off." },
 	{ .section = "memory", .key = "reserve", .type = CONF_SIZE, VM(mem_reserve_bytes), .max = MAX_MEMORY,
 	  .words = word_auto, .fallback = "auto", .example = "16G",
 	  .doc = "Memory of each host node that an automatic `size` leaves to the host. auto: nothing of a pool of huge pages, "
@@ -324,13 +329,14 @@ const struct config_key config_keys[] = {
 		 ".qcow2; for any other it must be said, because the guest could fake what is found inside." },
 	{ DISK(bus), .key = "bus", .type = CONF_ENUM, .words = word_bus, .fallback = "blk", .example = "scsi",
 	  .doc = "blk: virtio-blk, a PCI function per disk (/dev/vda). scsi: all disks of this kind on one virtio-scsi controller "
-		 "(/dev/sda)." },
+		 "(/dev/sda), where an .iso with readonly = on is a CD-ROM." },
 	{ DISK(queues), .key = "queues", .type = CONF_INT, .min = 1, .max = 1024, .words = word_auto,
 	  .fallback = "auto", .example = "8", .doc = "Number of virtqueues. auto: one per virtual CPU. For bus = scsi they are the "
 		 "controller's: the largest number that a disk on it asks for." },
 	{ DISK(iothread), .key = "iothread", .type = CONF_BOOL, .fallback = "on", .example = "off",
 	  .doc = "Serve the disk by I/O threads of their own, on the reserved cores: one for each guest node where QEMU can "
-		 "spread the queues (9.0; bus = scsi 10.0), else one." },
+		 "spread the queues (9.0; bus = scsi 10.0), else one. For bus = scsi it is the "
+		 "controller's, which has them unless it is off for each disk." },
 	{ DISK(cache), .key = "cache", .type = CONF_ENUM, .words = word_cache, .fallback = "auto",
 	  .example = "writeback", .doc = "Host page cache mode, as QEMU's. auto: none for a block device, writeback for an image." },
 	{ DISK(aio), .key = "aio", .type = CONF_ENUM, .words = word_aio, .fallback = "auto", .example = "native",
@@ -338,8 +344,9 @@ const struct config_key config_keys[] = {
 		 "the kernel have it; else native with those, else threads." },
 	{ DISK(discard), .key = "discard", .type = CONF_BOOL, .fallback = "off", .example = "on",
 	  .doc = "What the guest trims (fstrim) is freed in the file too." },
-	{ DISK(serial), .key = "serial", .type = CONF_STRING, .max = 20, .words = word_auto, .fallback = "auto", .example = "data-1",
-	  .doc = "Serial number that the guest sees (/dev/disk/by-id), at most 20 characters. auto: the name of the section." },
+	{ DISK(serial), .key = "serial", .type = CONF_STRING, .max = DISK_SERIAL_MAX, .words = word_auto, .fallback = "auto", .example = "data-1",
+	  .doc = "Serial number that the guest sees (/dev/disk/by-id), at most 20 characters, different for each disk. auto: the "
+		 "name of the section, its first 20 characters." },
 	{ DISK(readonly), .key = "readonly", .type = CONF_BOOL, .fallback = "off", .example = "on",
 	  .doc = "The guest cannot write. Several VMs may share the file then." },
 	{ DISK(bootindex), .key = "bootindex", .type = CONF_INT, .max = 9999, .words = word_auto, .fallback = "auto",
@@ -373,12 +380,14 @@ const struct config_key config_keys[] = {
 	  .doc = "TPM 2.0, emulated by swtpm; its state is kept in the state folder (tpm/NAME)." },
 	{ .section = "guest", .key = "vsock", .type = CONF_INT, VM(vsock), .min = 3, .max = INT32_MAX, .words = word_vsock,
 	  .fallback = "off", .example = "auto",
-	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name." },
+	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name. If another VM has it, QEMU says so "
+		 "and ends." },
 
 	{ .section = "cloud-init", .key = "user-data", .type = CONF_PATH, VM(user_data), .fallback = "",
-	  .example = "/etc/gpuvm/half0.user-data", .doc = "cloud-config or script." },
+	  .example = "/etc/gpuvm/half0.user-data", .doc = "cloud-config or script. Without it an empty one." },
 	{ .section = "cloud-init", .key = "meta-data", .type = CONF_PATH, VM(meta_data), .words = word_auto, .fallback = "auto",
-	  .example = "/etc/gpuvm/half0.meta-data", .doc = "auto: an instance-id and a local-hostname, both from the VM's name." },
+	  .example = "/etc/gpuvm/half0.meta-data", .doc = "auto: an instance-id and a local-hostname, both from the VM's name; with uuid in [vm] the "
+		 "instance-id has that, too." },
 	{ .section = "cloud-init", .key = "network-config", .type = CONF_PATH, VM(network_config), .fallback = "",
 	  .example = "/etc/gpuvm/half0.network", .doc = "Network configuration, version 1 or 2. Without it cloud-init uses DHCP." },
 
@@ -397,10 +406,24 @@ const struct config_key config_keys[] = {
 	{ .section = "lifecycle", .key = "on-reboot", .type = CONF_ENUM, VM(on_reboot), .words = word_reboot,
 	  .fallback = "reset", .example = "stop",
 	  .doc = "When the guest reboots. reset: it starts again in the same QEMU. stop: the VM ends." },
+	{ .section = "lifecycle", .key = "on-crash", .type = CONF_ENUM, VM(on_crash), .words = word_crash,
+	  .fallback = "stop", .example = "restart",
+	  .doc = "When the guest ends abnormally: its kernel panics, a device fails, QEMU dies. stop: the VM ends, with exit code 6. "
+		 "restart: everything is given back and the VM started anew, after 1 s, then 2 s, 4 s and so on up to 1 min; "
+		 "one that ran for 10 min begins at 1 s again." },
 	{ .section = "lifecycle", .key = "on-launcher-death", .type = CONF_ENUM, VM(on_launcher_death),
 	  .words = word_death, .fallback = "keep", .example = "stop",
 	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, until it ends or gpuvm stop ends it. stop: QEMU "
 		 "is killed with it." },
+
+	{ .section = "hooks", .key = "pre-bind", .type = CONF_PATH, VM(hook_pre_bind), .fallback = "", .example = "/etc/gpuvm/hooks/drain-node",
+	  .doc = "Run before any device is touched. If it fails the VM is not started." },
+	{ .section = "hooks", .key = "post-start", .type = CONF_PATH, VM(hook_post_start), .fallback = "", .example = "/etc/gpuvm/hooks/announce",
+	  .doc = "Run when the guest runs. A failure is a warning." },
+	{ .section = "hooks", .key = "post-stop", .type = CONF_PATH, VM(hook_post_stop), .fallback = "", .example = "/etc/gpuvm/hooks/resume-node",
+	  .doc = "Run when everything is given back, also after a start that failed. A failure is a warning." },
+	{ .section = "hooks", .key = "timeout", .type = CONF_DURATION, VM(hook_timeout_ms), .min = 1, .max = MAX_TIMEOUT, .fallback = "60s",
+	  .example = "5min", .doc = "How long each may take; it is killed then, which counts as a failure." },
 
 	{ .section = "security", .key = "sandbox", .type = CONF_BOOL, VM(sandbox), .fallback = "on",
 	  .example = "off", .doc = "Run QEMU with its seccomp filter." },

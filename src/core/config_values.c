@@ -134,6 +134,8 @@ static char *expected_form(const struct config_key *k)
 		       : k->parse == config_parse_hugepages ? xstrdup("")
 							    : xstrdup("a CPU list like 4-27,100-123");
 	case CONF_STRING:
+		if (k->max)
+			return xasprintf("one word of at most %" PRId64 " characters", k->max);
 		return xstrdup(k->words ? "one word" : "");
 	default:
 		return xstrdup("");
@@ -221,10 +223,15 @@ static int set_amount(uint64_t *field, const struct config_key *k, const char *v
 	return 0;
 }
 
+static int too_long(const struct config_key *k, const char *value, struct err *e)
+{
+	return err_set(e, -EINVAL, "is too long: %zu characters, at most %" PRId64, strlen(value), k->max);
+}
+
 static int check_name(const struct config_key *k, const char *value, struct err *e)
 {
 	if (strlen(value) > (size_t)k->max)
-		return err_set(e, -EINVAL, "is too long: %zu characters, at most %" PRId64, strlen(value), k->max);
+		return too_long(k, value, e);
 	if (!config_name_ok(value, (size_t)k->max))
 		return err_set(e, -EINVAL, "is not a name");
 	return 0;
@@ -272,7 +279,10 @@ static int check_string(const struct config_key *k, const char *value, struct er
 		return has_inline_comment(value) ? err_set(e, -EINVAL, "has a comment in it") : 0;
 	default:
 		/* A string that has words is a word itself (a machine type); the others are free text. */
-		return k->words && strpbrk(value, " \t") ? err_set(e, -EINVAL, "is more than one word") : 0;
+		if (k->words && strpbrk(value, " \t"))
+			return err_set(e, -EINVAL, "is more than one word");
+		/* QEMU and the guest would each cut it somewhere, silently. */
+		return k->max && strlen(value) > (size_t)k->max ? too_long(k, value, e) : 0;
 	}
 }
 

@@ -333,18 +333,25 @@ static int share_of_cores(const struct planner *pl, const struct cores *cs, int 
 	return n * ours / all > 0 ? n * ours / all : 1;
 }
 
-/* The most vCPUs of q35, by machine type: 288 up to pc-q35-8.0, 1024 in 8.1 and 8.2, 4096 from 9.0 on (hw/i386/pc_q35.c). */
+/* A machine type that this QEMU does not have is refused elsewhere (check_qemu.c), not for its vCPUs. */
 static int max_vcpus(const struct planner *pl)
 {
-	const char *machine = pl->req->vm->machine;
-	struct qemu_info q = *pl->req->qemu;
-	int major, minor;
+	int max = qemu_machine_vcpus(pl->req->qemu, pl->req->vm->machine);
 
-	if (machine && sscanf(machine, "pc-q35-%d.%d", &major, &minor) == 2 && !(major > q.major || (major == q.major && minor > q.minor))) {
-		q.major = major;
-		q.minor = minor;
-	}
-	return qemu_at_least(&q, 9, 0) ? 4096 : qemu_at_least(&q, 8, 1) ? 1024 : 288;
+	return max ? max : INT_MAX;
+}
+
+/* Where there is room for more; owned. */
+static char *more_vcpus(const struct qemu_info *q, int max)
+{
+	const struct qemu_machine *best = NULL;
+
+	for (size_t i = 0; i < q->n_machines; i++)
+		if (q->machines[i].max_vcpus > max && (!best || q->machines[i].max_vcpus >= best->max_vcpus))
+			best = &q->machines[i];
+	if (best)
+		return xasprintf("; %s takes %d", best->name, best->max_vcpus);
+	return xstrdup(max < 1024 ? "; QEMU 8.1 takes 1024, 9.0 takes 4096" : max < 4096 ? "; QEMU 9.0 takes 4096" : "");
 }
 
 /* What was computed may be too much for the machine type; what was asked for is refused instead, in check_vcpu_limits(). */
@@ -359,6 +366,21 @@ static void clamp_demand(struct planner *pl, struct demand *d)
 	for (int i = 0; i < n; i++)
 		d->vcpus[i] = d->vcpus[i] < each ? d->vcpus[i] : each;
 	plan_warn(pl->plan, "vcpus-limited", "the VM's share would be %d vCPUs, but the q35 machine of this QEMU takes %d: it gets %d per node", sum, max, each);
+}
+
+/* Emulated CPUs take turns on the CPUs that there are: firmware alone takes minutes with a hundred of them. */
+static void thin_demand(struct planner *pl, struct demand *d)
+{
+	int sum = 0, left = 0, each = planner_vcpus_per_node(pl);
+
+	for (size_t i = 0; i < pl->plan->n_nodes; i++) {
+		sum += d->vcpus[i];
+		d->vcpus[i] = each && each < d->vcpus[i] ? each : d->vcpus[i];
+		left += d->vcpus[i];
+	}
+	if (left < sum)
+		plan_warn(pl->plan, "vcpus-scaled", "the guest has %d vCPUs in place of %d: this machine emulates them; [cpu] vcpus says how many it shall be", left,
+			  sum);
 }
 
 static void decide_demand(struct planner *pl, const struct cores *cs, struct demand *d)
@@ -383,6 +405,8 @@ static void decide_demand(struct planner *pl, const struct cores *cs, struct dem
 	}
 	if (vm->vcpus <= 0)
 		clamp_demand(pl, d);
+	if (vm->vcpus <= 0 && !vm->n_pin_cpus)
+		thin_demand(pl, d);
 	/* What we computed ourselves is made even; what was asked for is refused if it is not. */
 	for (size_t i = 0; i < p->n_nodes && vm->vcpus <= 0 && vm->threads == 2; i++)
 		d->vcpus[i] = d->vcpus[i] > 1 ? d->vcpus[i] / 2 * 2 : 2 * d->vcpus[i];
@@ -703,7 +727,7 @@ int planner_max_apic_id(const struct plan *p)
 }
 
 /* Beyond APIC ID 254 the guest needs x2APIC and a way to address interrupts there: argv.c sets kernel-irqchip=split, which offers
- * KVM_FEATURE_MSI_EXT_DEST_ID to guests (QEMU 6.0); Linux uses it since 5.11.  QEMU's own emulation learned x2APIC in 9.0. */
+ * KVM_FEATURE_MSI_EXT_DEST_ID to guests (QEMU 6.0); Linux uses it since 5.11.  QEMU's own emulation learned x2APIC in 9.0 (its changelog); no answer shows it. */
 static void check_vcpu_limits(struct planner *pl)
 {
 	const struct plan *p = pl->plan;
@@ -711,10 +735,12 @@ static void check_vcpu_limits(struct planner *pl)
 	struct problem *pr;
 
 	if ((int)p->n_vcpus > max) {
+		AUTO_FREE char *more = more_vcpus(pl->req->qemu, max);
+
 		pr = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "vcpus-too-many", "[cpu] vcpus: %zu are more than the %d that the q35 machine takes",
 				    p->n_vcpus, max);
 		pr->kind = PROBLEM_HOST;
-		problem_hint(pr, "[cpu] vcpus = %d; %s", max, max < 1024 ? "pc-q35-8.1 takes 1024, 9.0 takes 4096" : "pc-q35-9.0 takes 4096");
+		problem_hint(pr, "[cpu] vcpus = %d%s", max, more);
 	} else if (planner_max_apic_id(p) >= X2APIC_FIRST && strcmp(p->accel, "tcg") == 0 && !qemu_at_least(pl->req->qemu, 9, 0)) {
 		pr = config_problem(pl->ps, pl->req->vm, "cpu", "vcpus", "vcpus-too-many",
 				    "[cpu] vcpus: %zu give APIC IDs up to %d, and emulation (tcg) has no x2APIC before QEMU 9.0", p->n_vcpus,

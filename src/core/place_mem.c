@@ -246,6 +246,8 @@ int place_memory(struct planner *pl)
 {
 	const struct vm_config *vm = pl->req->vm;
 	struct plan *p = pl->plan;
+	/* VFIO pins every page when a device is attached: prepared before, it is done by many threads and on the right node. */
+	bool devices = p->n_devices && !pl->req->fake_devices;
 	uint64_t page = choose_page_size(pl);
 	size_t before = pl->ps->n;
 
@@ -255,7 +257,7 @@ int place_memory(struct planner *pl)
 		struct plan_node *n = &p->nodes[i];
 
 		n->page_bytes = page;
-		n->prealloc = page > PAGE_BYTES && vm->prealloc;
+		n->prealloc = vm->prealloc == PREALLOC_ON || (vm->prealloc == PREALLOC_AUTO && (page > PAGE_BYTES || devices));
 		if (!vm->memory_bytes)
 			n->memory_bytes = auto_size(pl, n, page);
 	}
@@ -268,5 +270,6 @@ int place_memory(struct planner *pl)
 		else
 			check_plain(pl, &p->nodes[i]);
 	}
+	planner_fit_memory(pl);
 	return 0;
 }

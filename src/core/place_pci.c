@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The guest's PCIe tree, its bus numbers, and the 64-bit window that its BARs need.
+/* The guest's PCIe tree and its bus numbers.
  *
  * How it works: each guest node gets a pxb-pcie, a host bridge with that NUMA node.  Below it, devices that share a switch on
  * the host share one in the guest: root port -> x3130-upstream -> xio3130-downstream per device, nested where the host's
@@ -16,15 +16,12 @@
 
 #include "plan_priv.h"
 
-#define GIB              (UINT64_C(1) << 30)
 #define BUSES            256
 #define BUS_STEP         0x20 /* pxb bus numbers begin at multiples, where that fits: easy to read */
 #define SLOTS            32   /* device numbers on a bus */
 #define ROOT_SLOT_PXB    0x10 /* pcie.0 device numbers: 0x2-0x7 disks and NICs, 0x8-0xf root ports, 0x10.. pxb */
 #define ROOT_SLOT_PORTS  0x08
 #define MAX_DEPTH        8
-#define Q35_DEFAULT_HOLE (32 * GIB)        /* q35-pcihost pci-hole64-size */
-#define OVMF_MAX_WINDOW  (16 * 1024 * GIB) /* opt/ovmf/X-PciMmio64Mb is taken up to 0x1000000 (OvmfPkg MemDetect) */
 #define MAX_PXB          15                /* device numbers 0x10-0x1e of pcie.0; 0x1f is q35's LPC bridge */
 
 struct item {
@@ -40,15 +37,6 @@ struct walk {
 	int next_bus;
 	int n_rp, n_sw; /* for ids */
 };
-
-static uint64_t pow2_at_least(uint64_t x)
-{
-	uint64_t p = 1;
-
-	while (p < x)
-		p <<= 1;
-	return p;
-}
 
 static struct plan_port *add_port(struct walk *w, enum plan_port_kind kind, char *id, const char *parent, int addr)
 {
@@ -268,171 +256,6 @@ static void number_buses(struct planner *pl, int used_on_root)
 				p->devices[i].guest_bus_nr = p->ports[k].bus_nr;
 }
 
-/* --- the 64-bit window ------------------------------------------------------------------------------ */
-
-/* Each device's BARs, in multiples of its largest: the window of the port above is aligned to that. */
-static uint64_t bars_aligned(const struct plan *p)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < p->n_devices; i++) {
-		uint64_t largest = 0, all = p->devices[i].bar_bytes;
-
-		for (size_t b = 0; b < ARRAY_SIZE(p->devices[i].bars); b++)
-			if (p->devices[i].bars[b] > largest)
-				largest = pow2_at_least(p->devices[i].bars[b]);
-		sum += largest ? (all + largest - 1) / largest * largest : 0;
-	}
-	return sum;
-}
-
-/* For messages: a few MiB more make a number that nobody can read. */
-static uint64_t about(uint64_t bytes)
-{
-	return bytes < GIB ? bytes : (bytes + GIB / 2) / GIB * GIB;
-}
-
-/* "phys-bits=46" of a CPU model that was given with options; 0: none. "host-phys-bits=on" is another one. */
-static int model_phys_bits(const char *model)
-{
-	const char *at = strstr(model, ",phys-bits=");
-	int bits;
-
-	return at && sscanf(at, ",phys-bits=%d", &bits) == 1 ? bits : 0;
-}
-
-/* Physical address bits of the guest's CPU: -cpu host has the host's, emulation and named models have 40 unless told
- * otherwise (target/i386/cpu.c: TCG_PHYS_ADDR_BITS).  0: of a host that we do not know. */
-static int cpu_bits(const struct planner *pl)
-{
-	const char *model = pl->req->vm->cpu_model;
-
-	if (model && model_phys_bits(model))
-		return model_phys_bits(model);
-	if (strcmp(pl->plan->accel, "kvm") != 0)
-		return 40;
-	if (model && strcmp(model, "host") != 0 && strncmp(model, "host,", 5) != 0 &&
-	    !strstr(model, "host-phys-bits=on"))
-		return 40;
-	return pl->req->host->phys_bits;
-}
-
-/* What of CPU and IOMMU is the narrower; 0 and NULL: neither is known.  VFIO maps the guest's BARs at their guest addresses into
- * the IOMMU, which fails (-EINVAL) past its width. */
-static int address_bits(const struct planner *pl, const char **ret_whose)
-{
-	int cpu = cpu_bits(pl), iommu = pl->plan->n_devices ? pl->req->host->iommu_bits : 0;
-
-	*ret_whose = NULL;
-	if (!cpu && !iommu)
-		return 0;
-	if (iommu && (!cpu || iommu < cpu)) {
-		*ret_whose = "the host's IOMMU";
-		return iommu;
-	}
-	*ret_whose = "the guest's CPU";
-	return cpu;
-}
-
-/* Where a window of @bytes would end.  QEMU puts it above RAM, which on AMD moves to 1 TiB when it would reach the
- * HyperTransport hole at 0xfd00000000 (hw/i386/pc.c); OVMF aligns it to its own size. */
-static uint64_t window_end(const struct planner *pl, uint64_t bytes)
-{
-	uint64_t base = 4 * GIB + plan_memory_bytes(pl->plan), size = pow2_at_least(bytes);
-	bool amd = strcmp(pl->req->host->cpu_vendor, "AuthenticAMD") == 0 && strcmp(pl->plan->accel, "kvm") == 0;
-
-	if (amd && base + bytes > UINT64_C(0xfd00000000) && base < 1024 * GIB)
-		base = 1024 * GIB + plan_memory_bytes(pl->plan);
-	if (pl->plan->vars_file)
-		base = (base + size - 1) / size * size;
-	return base + bytes;
-}
-
-static bool window_fits(const struct planner *pl, uint64_t bytes)
-{
-	const char *whose;
-	int bits = address_bits(pl, &whose);
-
-	if (pl->plan->vars_file && bytes > OVMF_MAX_WINDOW)
-		return false;
-	return !bits || bits >= 64 || window_end(pl, bytes) <= UINT64_C(1) << bits;
-}
-
-static void refuse_window(struct planner *pl, uint64_t need)
-{
-	const struct plan *p = pl->plan;
-	const char *whose;
-	int bits = address_bits(pl, &whose);
-	bool by_ovmf = p->vars_file && p->mmio64_bytes > OVMF_MAX_WINDOW;
-	AUTO_FREE char *limit =
-		by_ovmf ? xstrdup("OVMF's largest, 16 TiB") : xasprintf("the %d address bits of %s", bits, whose);
-	char size[32], sum[32], ram[32];
-	struct problem *pr;
-
-	pr = config_problem(pl->ps, pl->req->vm, "pcie", "mmio64", "mmio-too-large",
-			    "a 64-bit window of %s for BARs of %s, above %s of memory, does not fit into %s",
-			    format_size(p->mmio64_bytes, size), format_size(about(need), sum),
-			    format_size(plan_memory_bytes(p), ram), limit);
-	pr->kind = PROBLEM_HOST;
-	if (by_ovmf)
-		problem_hint(pr, "use [vm] firmware = seabios, or pass fewer devices");
-	else if (pl->req->vm->mmio64_bytes && window_fits(pl, pow2_at_least(need)))
-		problem_hint(pr, "leave out [pcie] mmio64: %s would do", format_size(pow2_at_least(need), size));
-	else if (strcmp(p->accel, "tcg") == 0)
-		problem_hint(pr, "emulation (tcg) has 40 bits; KVM has those of the host");
-	else if (bits == cpu_bits(pl) && pl->req->vm->cpu_model && pl->req->host->phys_bits > bits)
-		problem_hint(pr, "[cpu] model = host has the host's %d bits", pl->req->host->phys_bits);
-	else if (bits < 46 && strcmp(whose, "the host's IOMMU") == 0)
-		problem_hint(pr, "pass fewer devices; or look in the firmware's settings for a wider IOMMU (48 bits "
-				 "and more are usual on servers)");
-	else
-		problem_hint(pr, "pass fewer devices, or give the VM less memory");
-}
-
-static void explain_bits(struct planner *pl)
-{
-	const char *whose;
-	int bits = address_bits(pl, &whose);
-
-	if (bits)
-		plan_reason(pl->plan, "phys-bits", "%d, those of %s: guest memory and the window end below them", bits,
-			    whose);
-	else
-		plan_reason(pl->plan, "phys-bits", "not known of this host: whether the window fits was not checked");
-}
-
-/* Twice what is needed leaves room for firmware that does not pack tightly; where that does not fit, exactly that. */
-static void size_mmio(struct planner *pl)
-{
-	struct plan *p = pl->plan;
-	uint64_t need = bars_aligned(p), roomy = need ? pow2_at_least(2 * need) : 0,
-		 tight = need ? pow2_at_least(need) : 0;
-	char size[32], sum[32];
-
-	format_size(about(need), sum);
-	if (pl->req->vm->mmio64_bytes) {
-		p->mmio64_bytes = pl->req->vm->mmio64_bytes;
-		plan_reason(p, "mmio64", "%s, as [pcie] mmio64 says", format_size(p->mmio64_bytes, size));
-		if (p->mmio64_bytes < need)
-			plan_warn(
-				p, "mmio64-small",
-				"[pcie] mmio64: the devices' BARs need %s: firmware will leave some without an address",
-				sum);
-	} else if (roomy > Q35_DEFAULT_HOLE / 2) {
-		p->mmio64_bytes = window_fits(pl, roomy) || !window_fits(pl, tight) ? roomy : tight;
-		plan_reason(p, "mmio64", "%s: the BARs need %s, each device's aligned to its largest; %s",
-			    format_size(p->mmio64_bytes, size), sum,
-			    p->mmio64_bytes == roomy
-				    ? "twice that, rounded up to a power of two, as firmware may leave gaps"
-				    : "twice that would not fit");
-	}
-	if (!p->mmio64_bytes)
-		return;
-	explain_bits(pl);
-	if (!window_fits(pl, p->mmio64_bytes))
-		refuse_window(pl, need);
-}
-
 /* --- all ------------------------------------------------------------------------------------------------- */
 
 /* The VM's other devices below the same host switch: "nic0, nvme0"; "" for none. Owned. */
@@ -530,7 +353,7 @@ int place_pci(struct planner *pl)
 	if (pl->ps->n != before)
 		return -EINVAL;
 	number_buses(pl, on_root);
-	size_mmio(pl);
+	planner_size_window(pl);
 	for (size_t i = 0; i < pl->plan->n_devices; i++)
 		explain_device(pl, (int)i);
 	return pl->ps->n != before ? -EINVAL : 0;

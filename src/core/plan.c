@@ -35,12 +35,25 @@ void plan_reason(struct plan *p, const char *what, const char *fmt, ...)
 	va_end(ap);
 }
 
+void plan_prepare(struct plan *p, const char *why, const char *fmt, ...)
+{
+	struct plan_prepare *one = PUSH_ZEROED(p->prepares, p->n_prepares);
+	va_list ap;
+
+	one->why = xstrdup(why);
+	va_start(ap, fmt);
+	if (vasprintf(&one->command, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+}
+
 void host_use_clear(struct host_use *u)
 {
 	free(u->devices);
 	free(u->cpus);
 	free(u->memory);
 	free(u->fabrics);
+	free(u->taps);
 	*u = (struct host_use){ 0 };
 }
 
@@ -76,9 +89,10 @@ static void choose_accel(struct planner *pl)
 	struct plan *p = pl->plan;
 	/* Another machine's plan is for work, not for a test: it will have KVM. */
 	bool assumed = pl->req->foreign_host && !pl->req->fake_devices;
-	bool kvm = vm->accel == ACCEL_KVM || (vm->accel == ACCEL_AUTO && (pl->req->host->kvm || assumed));
+	bool have = planner_machine(pl)->kvm;
+	bool kvm = vm->accel == ACCEL_KVM || (vm->accel == ACCEL_AUTO && (have || assumed));
 
-	if (vm->accel == ACCEL_KVM && !pl->req->host->kvm && !pl->req->foreign_host) {
+	if (vm->accel == ACCEL_KVM && !have && (!pl->req->foreign_host || pl->req->here)) {
 		struct problem *pr = config_problem(pl->ps, vm, "vm", "accel", "kvm-missing",
 						    "[vm] accel: kvm is asked for, but /dev/kvm cannot be opened");
 
@@ -139,7 +153,7 @@ static void copy_lifecycle(struct planner *pl)
 	p->fake_devices = pl->req->fake_devices;
 	p->foreign_host = pl->req->foreign_host && pl->req->fake_devices;
 	if (p->foreign_host)
-		plan_warn(p, "foreign-host", "the plan is of another machine: pins and memory nodes are left out of what runs here");
+		plan_warn(p, "foreign-host", "the plan is of another machine: its pins, memory nodes and huge pages are left out of what runs here");
 	if (pl->req->host->gaps) {
 		AUTO_FREE char *gaps = topology_gaps_text(pl->req->host);
 
@@ -148,9 +162,51 @@ static void copy_lifecycle(struct planner *pl)
 	p->stop_timeout_ms = vm->stop_timeout_ms;
 	p->on_reboot = vm->on_reboot;
 	p->on_launcher_death = vm->on_launcher_death;
+	/* Stand-ins' BARs are memory that is not there. */
+	p->mem_lock = vm->mem_lock && !p->fake_devices;
 	p->serial_stdio = vm->serial == SERIAL_STDIO;
 	for (size_t i = 0; i < vm->qemu_env.n; i++)
 		strv_push(&p->env, vm->qemu_env.v[i]);
+}
+
+/* QEMU removes a socket that is in its way, so a second one would cut the first one off. */
+static void prepare_folder(struct plan *p)
+{
+	AUTO_FREE char *claim = xasprintf("%s/claim.json", p->rundir), *quoted_claim = shell_quote(claim), *dir = shell_quote(p->rundir);
+
+	plan_prepare(p, "what runs already keeps its sockets and devices",
+		     "test ! -e %s || { echo 'VM %s runs already; see gpuvm status %s' >&2; false; }", quoted_claim, p->vm, p->vm);
+	plan_prepare(p, "sockets and logs of the VM", "mkdir -p -m 700 -- %s", dir);
+}
+
+static void prepare_vars(struct plan *p)
+{
+	AUTO_FREE char *vars = NULL, *template = NULL, *folder = NULL, *dir = NULL;
+
+	if (!p->vars_file)
+		return;
+	vars = shell_quote(p->vars_file);
+	template = shell_quote(p->vars_template);
+	folder = xstrndup(p->vars_file, (size_t)(strrchr(p->vars_file, '/') - p->vars_file));
+	dir = shell_quote(folder);
+	plan_prepare(p, "UEFI variables of the VM, kept from run to run",
+		     "test -e %s || { mkdir -p -m 700 -- %s && install -m 600 -- %s %s; }", vars, dir, template, vars);
+}
+
+/* -D: QEMU is the process that was started, and strace its descendant; so the pid is QEMU's, and stop and exit codes are as ever. */
+static void wrap_strace(struct plan *p, const struct plan_request *req)
+{
+	if (!req->strace)
+		return;
+	strv_push(&p->wrapper, req->strace);
+	strv_push(&p->wrapper, "-D");
+	strv_push(&p->wrapper, "-f");
+	strv_push(&p->wrapper, "-o");
+	if (req->strace_file)
+		strv_push(&p->wrapper, req->strace_file);
+	else
+		strv_pushf(&p->wrapper, "%s/qemu.strace", req->rundir);
+	strv_push(&p->wrapper, "--");
 }
 
 /* How long QEMU may take to answer: it preallocates before it does, and VFIO pins and zeroes all of the guest's
@@ -176,11 +232,15 @@ int plan_make(const struct plan_request *req, struct plan *ret, struct problems 
 	copy_lifecycle(&pl);
 	choose_accel(&pl);
 	choose_firmware(&pl);
+	wrap_strace(&plan, req);
+	prepare_folder(&plan);
+	prepare_vars(&plan);
 	/* A step returns an error only when those after it would have nothing to work on: all that can be found in
 	 * one run is reported in one run. */
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
 		if (steps[i](&pl) < 0)
 			break;
+	planner_check_qemu(&pl);
 	if (ps->n != before) {
 		plan_clear(&plan);
 		return -EINVAL;
@@ -198,6 +258,16 @@ uint64_t plan_memory_bytes(const struct plan *p)
 
 	for (size_t i = 0; i < p->n_nodes; i++)
 		sum += p->nodes[i].memory_bytes;
+	return sum;
+}
+
+uint64_t plan_pinned_bytes(const struct plan *p)
+{
+	uint64_t sum = plan_memory_bytes(p);
+
+	for (size_t i = 0; i < p->n_devices; i++)
+		if (p->devices[i].options && p->devices[i].options->iommufd)
+			sum += p->devices[i].bar_bytes;
 	return sum;
 }
 
@@ -241,9 +311,34 @@ static void clear_notes(struct plan_note *v, size_t n)
 	free(v);
 }
 
+static void clear_taps(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_taps; i++) {
+		free(p->taps[i].netdev);
+		free(p->taps[i].ifname);
+		free(p->taps[i].bridge);
+		free(p->taps[i].mac);
+	}
+	free(p->taps);
+}
+
+static void clear_helpers(struct plan *p)
+{
+	free(p->seed.image);
+	free(p->seed.user_data);
+	free(p->seed.meta_data);
+	free(p->seed.network_config);
+	free(p->seed.meta_text);
+	free(p->seed.tool);
+	free(p->tpm.state_dir);
+	free(p->tpm.socket);
+	free(p->tpm.program);
+}
+
 void plan_clear(struct plan *p)
 {
 	clear_devices(p);
+	clear_taps(p);
 	for (size_t i = 0; i < p->n_iothreads; i++)
 		free(p->iothreads[i].id);
 	free(p->iothreads);
@@ -253,9 +348,16 @@ void plan_clear(struct plan *p)
 		free(p->args[i].why);
 	}
 	free(p->args);
+	for (size_t i = 0; i < p->n_prepares; i++) {
+		free(p->prepares[i].command);
+		free(p->prepares[i].why);
+	}
+	free(p->prepares);
 	clear_notes(p->warnings, p->n_warnings);
 	clear_notes(p->reasons, p->n_reasons);
+	clear_helpers(p);
 	strv_clear(&p->env);
+	strv_clear(&p->wrapper);
 	free(p->nodes);
 	free(p->vcpus);
 	free(p->vm);

@@ -4,7 +4,7 @@
 
 #include "plan_priv.h"
 
-/* --- the command as a whole ------------------------------------------------------------------------------------ */
+/* --- for exec -------------------------------------------------------------------------------------------------- */
 
 /* "7:8:9" */
 static char *fd_list(const int *fds, int n)
@@ -36,6 +36,8 @@ static char *tap_with_fds(const struct plan_tap *tap, const struct plan_tap_fds 
 
 void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *ret)
 {
+	for (size_t i = 0; i < p->wrapper.n; i++)
+		strv_push(ret, p->wrapper.v[i]);
 	strv_push(ret, p->qemu_binary);
 	for (size_t i = 0; i < p->n_args; i++) {
 		const struct plan_arg *a = &p->args[i];
@@ -56,48 +58,102 @@ void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *re
 	}
 }
 
-/* env(1): a quoted 'K=V W' would not be an assignment to the shell. */
-static void print_env(const struct plan *p, FILE *out)
+/* --- for people ------------------------------------------------------------------------------------------------- */
+
+/* What a shell cannot do for the reader. In words without quotes or brackets: zsh takes no comments from a terminal unless told so. */
+static void print_head(const struct plan *p, bool explain, FILE *out)
 {
-	if (p->env.n)
-		fputs("env ", out);
-	for (size_t i = 0; i < p->env.n; i++) {
-		AUTO_FREE char *q = shell_quote(p->env.v[i]);
+	fprintf(out, "# %s with QEMU %s. It must not run already.\n", p->vm, p->qemu_version);
+	if (explain)
+		fputs("# For bash: a list of words can have comments between them.\n", out);
+	if (!p->n_binds || p->fake_devices)
+		return;
+	fputs("# These must be bound to their driver before:", out);
+	for (size_t i = 0; i < p->n_binds; i++) {
+		char bdf[PCI_ADDR_STR];
+
+		fprintf(out, " %s to %s%s", pci_addr_format(&p->binds[i].addr, bdf), p->binds[i].to, i + 1 < p->n_binds ? "," : "\n");
+	}
+}
+
+/* Joined by "&&" and not by set -e or exit: in a terminal those would end the reader's own shell. */
+static void print_prepares(const struct plan *p, bool explain, FILE *out)
+{
+	for (size_t i = 0; i < p->n_prepares; i++) {
+		const char *command = p->prepares[i].command;
+		/* "a && b || c && d" is not what it looks like. */
+		bool braces = strpbrk(command, "|;&") != NULL;
+
+		if (explain)
+			fprintf(out, "# %s\n", p->prepares[i].why);
+		fprintf(out, braces ? "{ %s; } &&\n" : "%s &&\n", command);
+	}
+}
+
+static void print_words(const struct strv *words, FILE *out)
+{
+	for (size_t i = 0; i < words->n; i++) {
+		AUTO_FREE char *q = shell_quote(words->v[i]);
 
 		fprintf(out, "%s ", q);
 	}
 }
 
-static void print_shell(const struct plan *p, bool explain, FILE *out)
+/* Up to where QEMU's own name stands. env(1): a quoted 'K=V W' would not be an assignment to the shell. */
+static void print_runner(const struct plan *p, bool script, FILE *out)
 {
-	const char *group = "";
-	AUTO_FREE char *binary = shell_quote(p->qemu_binary);
+	if (script)
+		fputs("exec ", out);
+	if (p->env.n)
+		fputs("env ", out);
+	print_words(&p->env, out);
+	print_words(&p->wrapper, out);
+}
 
-	if (explain)
-		fprintf(out, "# %s: QEMU %s\n", p->vm, p->qemu_version);
-	/* A comment cannot stand inside a command that goes on over lines, but it can inside an array. */
-	if (explain) {
-		fprintf(out, "argv=(%s\n", binary);
-	} else {
-		print_env(p, out);
-		fputs(binary, out);
-	}
+static void print_arg(const struct plan_arg *a, FILE *out)
+{
+	AUTO_FREE char *flag = shell_quote(a->flag), *value = a->value ? shell_quote(a->value) : NULL;
+
+	fprintf(out, "%s%s%s", flag, value ? " " : "", value ? value : "");
+}
+
+/* An array: a comment cannot stand inside a command that goes on over lines. */
+static void print_explained(const struct plan *p, bool script, FILE *out)
+{
+	AUTO_FREE char *binary = shell_quote(p->qemu_binary);
+	const char *group = "";
+
+	fprintf(out, "argv=(%s\n", binary);
 	for (size_t i = 0; i < p->n_args; i++) {
 		const struct plan_arg *a = &p->args[i];
-		AUTO_FREE char *flag = shell_quote(a->flag), *value = a->value ? shell_quote(a->value) : NULL;
 
-		if (explain && strcmp(group, a->group) != 0)
+		if (a->use == ARG_PAUSE)
+			continue;
+		if (strcmp(group, a->group) != 0)
 			fprintf(out, "\n    # --- %s\n", a->group);
 		group = a->group;
-		if (explain)
-			fprintf(out, "    # %s\n    %s%s%s\n", a->why, flag, value ? " " : "", value ? value : "");
-		else
-			fprintf(out, " \\\n    %s%s%s", flag, value ? " " : "", value ? value : "");
+		fprintf(out, "    # %s\n    ", a->why);
+		print_arg(a, out);
+		fputc('\n', out);
 	}
-	if (explain) {
-		fputs(")\n", out);
-		print_env(p, out);
-		fputs("\"${argv[@]}\"", out);
+	fputs(")\n", out);
+	print_prepares(p, true, out);
+	print_runner(p, script, out);
+	fputs("\"${argv[@]}\"\n", out);
+}
+
+static void print_plain(const struct plan *p, bool script, FILE *out)
+{
+	AUTO_FREE char *binary = shell_quote(p->qemu_binary);
+
+	print_prepares(p, false, out);
+	print_runner(p, script, out);
+	fputs(binary, out);
+	for (size_t i = 0; i < p->n_args; i++) {
+		if (p->args[i].use == ARG_PAUSE)
+			continue;
+		fputs(" \\\n    ", out);
+		print_arg(&p->args[i], out);
 	}
 	fputc('\n', out);
 }
@@ -106,12 +162,18 @@ void plan_print_command(const struct plan *p, enum plan_format f, bool explain, 
 {
 	struct strv argv = { 0 };
 
-	if (f == PLAN_SHELL) {
-		print_shell(p, explain, out);
+	if (f == PLAN_LINES) {
+		plan_argv(p, NULL, &argv);
+		for (size_t i = 0; i < argv.n; i++)
+			fprintf(out, "%s\n", argv.v[i]);
+		strv_clear(&argv);
 		return;
 	}
-	plan_argv(p, NULL, &argv);
-	for (size_t i = 0; i < argv.n; i++)
-		fprintf(out, "%s\n", argv.v[i]);
-	strv_clear(&argv);
+	if (f == PLAN_SCRIPT)
+		fputs(explain ? "#!/bin/bash\n" : "#!/bin/sh\n", out);
+	print_head(p, explain, out);
+	if (explain)
+		print_explained(p, f == PLAN_SCRIPT, out);
+	else
+		print_plain(p, f == PLAN_SCRIPT, out);
 }

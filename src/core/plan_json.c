@@ -79,6 +79,8 @@ static struct json_object *device_json(const struct plan_device *d)
 	add_int(link, "width", d->link.width);
 	add(o, "link", link);
 	add_u64(o, "bar_bytes", d->bar_bytes);
+	if (d->stand_in_bytes)
+		add_u64(o, "stand_in_bytes", d->stand_in_bytes);
 	add(guest, "node", d->guest_node < 0 ? NULL : json_object_new_int(d->guest_node));
 	add_str(guest, "port", d->guest_port);
 	add_str(guest, "switch", d->guest_switch);
@@ -228,6 +230,27 @@ static struct json_object *fabric_json(const struct plan_fabric *f)
 	return o;
 }
 
+static struct json_object *taps_json(const struct plan *p)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < p->n_taps; i++) {
+		const struct plan_tap *t = &p->taps[i];
+		struct json_object *o = json_object_new_object();
+
+		add_str(o, "netdev", t->netdev);
+		add_str(o, "ifname", t->ifname);
+		add_str(o, "bridge", t->bridge);
+		add_str(o, "mac", t->mac);
+		add(o, "exists", json_object_new_boolean(t->exists));
+		add_int(o, "queues", t->queues);
+		add(o, "mtu", t->mtu ? json_object_new_int(t->mtu) : NULL);
+		add(o, "vhost", json_object_new_boolean(t->vhost));
+		json_object_array_add(a, o);
+	}
+	return a;
+}
+
 struct json_object *plan_to_json(const struct plan *p)
 {
 	struct json_object *o = json_object_new_object(), *qemu = json_object_new_object(), *devices = json_object_new_array();
@@ -253,12 +276,15 @@ struct json_object *plan_to_json(const struct plan *p)
 	add_cpus(o, "emulator_cpus", &p->emulator);
 	add(o, "iothreads", iothreads_json(p));
 	add_u64(o, "mmio64_bytes", p->mmio64_bytes);
+	add_int(o, "address_bits", p->address_bits);
 	add(o, "fabric", fabric_json(&p->fabric));
+	add(o, "taps", taps_json(p));
 	add(o, "bind", binds_json(p));
 	add(o, "warnings", notes_json(p->warnings, p->n_warnings, true));
 	add(o, "reasons", notes_json(p->reasons, p->n_reasons, false));
 	add_str(o, "accel", p->accel);
 	add(o, "fake_devices", json_object_new_boolean(p->fake_devices));
+	add(o, "foreign_host", json_object_new_boolean(p->foreign_host));
 	return o;
 }
 
@@ -440,7 +466,9 @@ int plan_from_json(struct json_object *o, struct plan *ret, struct err *e)
 	p.mmio64_bytes = (uint64_t)get_int(&r, o, "mmio64_bytes");
 	if (fabric)
 		read_fabric(&r, fabric, &p.fabric);
+	p.address_bits = (int)get_int(&r, o, "address_bits");
 	p.fake_devices = json_object_get_boolean(get(&r, o, "fake_devices", json_type_boolean));
+	p.foreign_host = json_object_get_boolean(get(&r, o, "foreign_host", json_type_boolean));
 	if (r.bad) {
 		plan_clear(&p);
 		return err_set(e, -EPROTO, "plan: '%s' is missing or of the wrong type", r.what);

@@ -87,7 +87,7 @@ static void print_device(const struct plan *p, const struct plan_device *d, FILE
 
 	fprintf(out, "%-8s %s  bus %02x", d->id, pci_addr_format(&d->addr, bdf), (unsigned int)d->guest_bus_nr);
 	if (p->fake_devices)
-		fprintf(out, "  stand-in");
+		fprintf(out, "  stand-in of %s", format_size(d->stand_in_bytes, size));
 	else
 		fprintf(out, "  %s %s vfio-pci", d->driver ? d->driver : "(no driver)", tree_style()->arrow);
 	if (d->iommu_group >= 0)

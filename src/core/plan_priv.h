@@ -33,6 +33,24 @@ static inline const struct pci_func *planner_func(const struct planner *pl, int 
 	return &pl->req->host->funcs[func];
 }
 
+/* The machine that the VM will run on: the one planned for, or, with another machine's stand-ins, this one. stand_in.c */
+const struct topology *planner_machine(const struct planner *pl);
+
+/* The most vCPUs of a guest node that make sense where another machine's VM is emulated; 0: no limit. stand_in.c */
+int planner_vcpus_per_node(const struct planner *pl);
+
+/* With another machine's stand-ins: as much memory as this one has, in its normal pages. stand_in.c */
+void planner_fit_memory(struct planner *pl);
+
+/* What of CPU and IOMMU is the narrower, and whose that is; 0 and NULL: neither is known. place_window.c */
+int planner_address_bits(const struct planner *pl, const char **ret_whose);
+
+/* plan->mmio64_bytes, and how large stand-ins are. place_window.c */
+void planner_size_window(struct planner *pl);
+
+/* Machine type, and features that the plan as a whole needs or would like; after all steps. check_qemu.c */
+void planner_check_qemu(struct planner *pl);
+
 /* "1 GPU", "4 GPUs" */
 #define PLURAL(n) ((n) == 1 ? "" : "s")
 

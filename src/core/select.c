@@ -643,6 +643,9 @@ static void warn_options(struct planner *pl)
 		if (d->options && d->options->x_no_mmap)
 			plan_warn(pl->plan, "x-no-mmap",
 				  "%s: x-no-mmap traps every access and takes the BAR out of the IOMMU mapping: P2P and GPUDirect RDMA are lost", d->id);
+		if (d->options && d->options->iommufd)
+			plan_warn(pl->plan, "iommufd-no-p2p",
+				  "%s: with iommufd QEMU does not map the BARs of other devices: P2P and GPUDirect RDMA do not work", d->id);
 	}
 }
 

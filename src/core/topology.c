@@ -21,6 +21,7 @@ void topology_clear(struct topology *t)
 	free(t->cpus);
 	free(t->funcs);
 	free(t->gpus);
+	free(t->nets);
 	*t = (struct topology){ 0 };
 }
 
@@ -363,6 +364,14 @@ int topology_find_node(const struct topology *t, int id)
 		if (t->nodes[i].id == id)
 			return (int)i;
 	return -1;
+}
+
+const struct host_net *topology_find_net(const struct topology *t, const char *name)
+{
+	for (size_t i = 0; i < t->n_nets; i++)
+		if (!strcmp(t->nets[i].name, name))
+			return &t->nets[i];
+	return NULL;
 }
 
 const struct host_cpu *topology_cpu(const struct topology *t, int cpu)

@@ -215,6 +215,29 @@ static struct json_object *gaps_json(const struct topology *t)
 	return a;
 }
 
+static struct json_object *nets_json(const struct topology *t)
+{
+	static const char *const kinds[] = { [HOST_NET_OTHER] = "other", [HOST_NET_TAP] = "tap", [HOST_NET_BRIDGE] = "bridge" };
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < t->n_nets; i++) {
+		const struct host_net *n = &t->nets[i];
+		bool tap = n->kind == HOST_NET_TAP;
+		struct json_object *o = json_object_new_object();
+
+		add(o, "name", text(n->name));
+		add(o, "kind", json_object_new_string(kinds[n->kind]));
+		add(o, "master", text(n->master));
+		add(o, "mtu", number(n->mtu, 0));
+		add(o, "up", json_object_new_boolean(n->up));
+		add(o, "multi_queue", tap ? json_object_new_boolean(n->multi_queue) : NULL);
+		add(o, "persistent", tap ? json_object_new_boolean(n->persistent) : NULL);
+		add(o, "in_use", tap ? json_object_new_boolean(n->in_use) : NULL);
+		json_object_array_add(a, o);
+	}
+	return a;
+}
+
 struct json_object *topology_to_json(const struct topology *t, const struct host_use *use)
 {
 	struct json_object *o = json_object_new_object(), *funcs = json_object_new_array();
@@ -230,6 +253,10 @@ struct json_object *topology_to_json(const struct topology *t, const struct host
 	add(o, "iommu", t->gaps & GAP_GROUPS ? NULL : json_object_new_boolean(t->iommu_groups));
 	add(o, "kvm", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->kvm));
 	add(o, "vfio", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->vfio));
+	add(o, "vhost_net", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->vhost_net));
+	add(o, "vhost_vsock", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->vhost_vsock));
+	add(o, "io_uring", t->gaps & GAP_DRIVERS ? NULL : json_object_new_boolean(t->io_uring));
+	add(o, "networks", t->nets_known ? nets_json(t) : NULL);
 	add(o, "unknown", gaps_json(t));
 	add(o, "sockets", json_object_new_int(t->n_sockets));
 	add(o, "allowed_cpus", cpus(&t->allowed));

@@ -92,6 +92,37 @@ int affinity_threads(pid_t pid, struct thread_info **ret, size_t *ret_n, struct 
 	return 0;
 }
 
+/* Any process may take any name, but not kthreadd (2) for its parent. */
+static bool is_kernel_thread(int pid)
+{
+	AUTO_FREE char *path = xasprintf("/proc/%d/stat", pid), *text = NULL;
+	const char *tail;
+	int parent;
+
+	if (read_text_file(path, 4096, &text) < 0)
+		return false;
+	tail = strrchr(text, ')');
+	return tail && sscanf(tail + 1, " %*c %d", &parent) == 1 && parent == 2;
+}
+
+int affinity_add_vhost(pid_t pid, struct thread_info **v, size_t *n, struct err *e)
+{
+	AUTO_FREE char *name = xasprintf("vhost-%d", (int)pid);
+	AUTO_CLOSEDIR DIR *dir = opendir("/proc");
+	struct dirent *d;
+
+	if (!dir)
+		return err_sys(e, -errno, "list '/proc'");
+	while (errno = 0, (d = readdir(dir))) {
+		struct thread_info t = { 0 };
+		int tid;
+
+		if (parse_int(d->d_name, 1, INT_MAX, &tid) == 0 && read_thread(tid, tid, &t) && !strcmp(t.name, name) && is_kernel_thread(tid))
+			*PUSH_ZEROED(*v, *n) = t;
+	}
+	return errno ? err_sys(e, -errno, "list '/proc'") : 0;
+}
+
 /* --- memory ------------------------------------------------------------------------------------------ */
 
 static int read_proc(pid_t pid, const char *file, char **ret, struct err *e)

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 
-#include <libkmod.h>
-
 #include "gpuvm/bind.h"
+#include "gpuvm/module.h"
 #include "gpuvm/worker.h"
 
 #define DEFAULT_TIMEOUT_MS 60000
@@ -337,49 +335,15 @@ int bind_check_groups(const struct sysfs *s, const struct bind_op *ops, size_t n
 
 /* --- modules -------------------------------------------------------------------------------------------- */
 
-/* libkmod's own messages would come on top of ours. */
-static void drop_message(void *data, int priority, const char *file, int line, const char *fn, const char *format,
-			 va_list args)
-{
-	(void)data, (void)priority, (void)file, (void)line, (void)fn, (void)format, (void)args;
-}
-
-/* What modprobe does: all modules that @name stands for, their dependencies first, in the order of modprobe.d. */
-static int load_module(struct kmod_ctx *ctx, const char *name, struct err *e)
-{
-	struct kmod_list *list = NULL, *it;
-	int r = kmod_module_new_from_lookup(ctx, name, &list);
-
-	if (r < 0)
-		return err_sys(e, r, "look up kernel module '%s'", name);
-	if (!list)
-		return err_set(e, -ENOENT, "load kernel module '%s': this kernel has none", name);
-	kmod_list_foreach(it, list) {
-		struct kmod_module *mod = kmod_module_get_module(it);
-
-		r = kmod_module_probe_insert_module(mod, 0, NULL, NULL, NULL, NULL);
-		kmod_module_unref(mod);
-		if (r < 0)
-			break;
-	}
-	kmod_module_unref_list(list);
-	return r < 0 ? err_sys(e, r, "load kernel module '%s'", name) : 0;
-}
-
 static int load_missing(const struct sysfs *s, struct err *e)
 {
-	struct kmod_ctx *ctx = kmod_new(NULL, NULL);
 	int r = 0;
 
-	if (!ctx)
-		return err_set(e, -ENOMEM, "libkmod: no context");
-	kmod_set_log_fn(ctx, drop_message, NULL);
 	/* The container driver first: it is not a dependency of vfio-pci, and a built-in one has no /sys/module folder. */
 	if (!sysfs_exists(s, "/sys/module/vfio_iommu_type1"))
-		r = load_module(ctx, "vfio_iommu_type1", e);
+		r = module_load("vfio_iommu_type1", e);
 	if (r == 0 && !sysfs_exists(s, "/sys/bus/pci/drivers/vfio-pci"))
-		r = load_module(ctx, "vfio_pci", e);
-	kmod_unref(ctx);
+		r = module_load("vfio_pci", e);
 	return r;
 }
 

@@ -3,7 +3,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "gpuvm/probe.h"
 #include "probe_priv.h"
@@ -99,6 +102,32 @@ static bool vfio_usable(const struct probe *p)
 	       module_on_disk(p, "modules.builtin", "/vfio-pci.ko") || module_on_disk(p, "modules.dep", "/vfio-pci.ko");
 }
 
+/* A node that devtmpfs or kmod made before the module is there is opened through the module: looking must not load it. */
+static bool vhost_usable(const struct probe *p, const char *node, const char *module)
+{
+	AUTO_FREE char *class = xasprintf("class/misc/%s", node), *dev = xasprintf("/dev/%s", node);
+	bool loadable = probe_exists(p->sys_fd, class) || module_on_disk(p, "modules.builtin", module) || module_on_disk(p, "modules.dep", module);
+
+	if (!p->live || !loadable)
+		return loadable;
+	if (access(dev, F_OK) < 0)
+		return geteuid() == 0; /* it comes with the module, which root can load */
+	return access(dev, R_OK | W_OK) == 0;
+}
+
+/* Of another machine only what an administrator has set is known: 2 is off, 1 off but for root and a group (Linux 6.6). */
+static bool io_uring_usable(const struct probe *p)
+{
+	struct io_uring_params params = { 0 };
+	AUTO_CLOSE int fd = -1;
+
+	if (!p->live)
+		return probe_read_int(p->proc_fd, "sys/kernel/io_uring_disabled", 0) != 2;
+	/* A container's seccomp profile may forbid it, too. */
+	fd = (int)syscall(SYS_io_uring_setup, 1, &params);
+	return fd >= 0;
+}
+
 static void read_machine(const struct probe *p)
 {
 	struct topology *t = p->t;
@@ -112,6 +141,9 @@ static void read_machine(const struct probe *p)
 	t->iommu_groups = has_entries(p->sys_fd, "kernel/iommu_groups");
 	t->kvm = kvm_usable(p);
 	t->vfio = vfio_usable(p);
+	t->vhost_net = vhost_usable(p, "vhost-net", "/vhost_net.ko");
+	t->vhost_vsock = vhost_usable(p, "vhost-vsock", "/vhost_vsock.ko");
+	t->io_uring = io_uring_usable(p);
 }
 
 int probe_host(const char *root, struct topology *ret, struct err *e)
@@ -132,6 +164,7 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 		return r;
 	topology_finish(&t);
 	probe_use(&p);
+	probe_nets(&p);
 	*ret = t;
 	t = (struct topology){ 0 };
 	return 0;

@@ -212,6 +212,18 @@ static void node_distances(const struct probe *p, struct host_node *n)
 		n->distances = STEAL_PTR(d);
 }
 
+/* A machine with one node: all of its memory. Linux 6.18 leaves what a balloon has given back out of the node's own figure. */
+static void machine_memory(const struct probe *p, struct host_node *n)
+{
+	AUTO_FREE char *meminfo = probe_read_all(p->proc_fd, "meminfo");
+	uint64_t all = meminfo ? meminfo_bytes(meminfo, "MemTotal") : 0;
+
+	if (all <= n->mem_bytes)
+		return;
+	n->mem_bytes = all;
+	n->free_bytes = meminfo_bytes(meminfo, "MemAvailable");
+}
+
 static void fill_node(const struct probe *p, struct host_node *n)
 {
 	char dir[96];
@@ -221,15 +233,15 @@ static void fill_node(const struct probe *p, struct host_node *n)
 	meminfo = probe_read_all(p->sys_fd, dir);
 	if (meminfo) {
 		node_memory(n, meminfo);
+		if (p->t->n_nodes == 1)
+			machine_memory(p, n);
 		snprintf(dir, sizeof(dir), "devices/system/node/node%d/hugepages", n->id);
 		node_pools(p, n, dir);
 		node_distances(p, n);
 		return;
 	}
 	/* A kernel without NUMA: the machine is node 0. */
-	meminfo = probe_read_all(p->proc_fd, "meminfo");
-	n->mem_bytes = meminfo ? meminfo_bytes(meminfo, "MemTotal") : 0;
-	n->free_bytes = meminfo ? meminfo_bytes(meminfo, "MemAvailable") : 0;
+	machine_memory(p, n);
 	node_pools(p, n, "kernel/mm/hugepages");
 }
 

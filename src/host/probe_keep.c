@@ -537,10 +537,10 @@ static int keep_volume(struct keeper *k, int fd, const char *dir)
 	return probe_exists(fd, "dm/name") ? keep_lines(k, fd, dir, "dm/name", scrubbed_line) : 0;
 }
 
-static void vfio_line(struct keeper *k, char *line, FILE *out)
+static void module_line(struct keeper *k, char *line, FILE *out)
 {
 	(void)k;
-	if (strstr(line, "/vfio-pci.ko"))
+	if (strstr(line, "/vfio-pci.ko") || strstr(line, "/vhost_net.ko") || strstr(line, "/vhost_vsock.ko"))
 		fprintf(out, "%s\n", line);
 }
 
@@ -550,7 +550,7 @@ static int keep_fabric(struct keeper *k, int fd, const char *dir)
 	return probe_exists(fd, "fabric.conf") ? keep_lines(k, fd, dir, "fabric.conf", scrubbed_line) : 0;
 }
 
-/* Can vfio-pci be loaded? Only for the kernel that runs. */
+/* Can vfio-pci, vhost_net and vhost_vsock be loaded? Only for the kernel that runs. */
 static int keep_modules(struct keeper *k, int fd, const char *dir)
 {
 	char release[96];
@@ -562,7 +562,7 @@ static int keep_modules(struct keeper *k, int fd, const char *dir)
 		AUTO_FREE char *name = xasprintf("%s/modules.%s", release, i ? "dep" : "builtin");
 
 		if (probe_exists(fd, name))
-			r = keep_lines(k, fd, dir, name, vfio_line);
+			r = keep_lines(k, fd, dir, name, module_line);
 	}
 	return r;
 }
@@ -571,13 +571,13 @@ static int keep_modules(struct keeper *k, int fd, const char *dir)
 
 static const struct row rows[] = {
 	/* probe.c */
-	{ .dir = "proc/sys/kernel", .files = "osrelease", .more = keep_host_name },
+	{ .dir = "proc/sys/kernel", .files = "osrelease io_uring_disabled", .more = keep_host_name },
 	{ .dir = "etc", .more = keep_machine_id },
 	{ .dir = "etc/gpuvm", .more = keep_fabric },
 	{ .dir = "proc", .files = "meminfo", .more = keep_cpuinfo },
 	{ .dir = "lib/modules", .more = keep_modules },
 	{ .dir = "sys/class/iommu/*/intel-iommu", .files = "cap" },
-	{ .dir = "sys/class/misc", .present = "kvm vfio" },
+	{ .dir = "sys/class/misc", .present = "kvm vfio vhost-net vhost-vsock" },
 	{ .dir = "sys/bus/pci/drivers", .present = "vfio-pci" },
 	{ .dir = "sys/kernel/iommu_groups", .present = "*" },
 
@@ -606,7 +606,7 @@ static const struct row rows[] = {
 	{ .dir = "usr/share/misc", .more = keep_names },
 	{ .dir = "usr/share/hwdata", .more = keep_names },
 
-	/* probe_use.c */
+	/* probe_use.c; sys/class/net also probe_net.c */
 	{ .dir = "sys/dev/block", .links = "*" },
 	{ .dir = "sys/class/block/*", .files = "partition", .more = keep_volume },
 	{ .dir = "sys/class/block/*/slaves", .links = "*" },
@@ -614,7 +614,7 @@ static const struct row rows[] = {
 	{ .dir = "sys/devices/virtual/nvme-subsystem/*", .links = "nvme*" },
 	{ .dir = "sys/fs/btrfs/*/devices", .links = "*" },
 	{ .dir = "sys/bus/virtio/drivers/9pnet_virtio/virtio*", .files = "mount_tag" },
-	{ .dir = "sys/class/net/*", .links = "lower_*" },
+	{ .dir = "sys/class/net/*", .files = "mtu flags carrier tun_flags", .links = "lower_* master", .present = "bridge" },
 	{ .dir = "proc", .more = keep_mounts },
 	{ .dir = "proc/net", .more = keep_network },
 };

@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* probe_qemu.c - which QEMU there is, and its firmware. */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
+#include <json-c/json.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "gpuvm/plan.h"
+#include "gpuvm/parse.h"
 #include "gpuvm/probe.h"
+#include "gpuvm/qemu.h"
 
-#define VERSION_TIMEOUT_MS 10000 /* a cold start from a slow disk takes a second or two */
-
-extern char **environ;
+/* Emulated hosts, and disks that have to spin up; a QEMU that answers at all needs a third of a second. */
+#define ASK_TIMEOUT_MS 30000
 
 static const char default_qemu[] = "qemu-system-x86_64";
 static const char rhel_qemu[] = "/usr/libexec/qemu-kvm"; /* in no PATH */
@@ -52,88 +47,6 @@ static char *find_binary(const char *binary)
 	return NULL;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Read until the other side closes. -ETIMEDOUT. */
-static int read_until_closed(int fd, char *buf, size_t size)
-{
-	int64_t deadline = now_ms() + VERSION_TIMEOUT_MS;
-	size_t len = 0;
-
-	for (;;) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
-		int64_t left = deadline - now_ms();
-		ssize_t n;
-
-		if (left <= 0 || len + 1 >= size)
-			return len + 1 >= size ? 0 : -ETIMEDOUT;
-		if (poll(&pfd, 1, (int)left) <= 0)
-			continue;
-		n = read(fd, buf + len, size - len - 1);
-		if (n <= 0)
-			return 0;
-		len += (size_t)n;
-		buf[len] = '\0';
-	}
-}
-
-static int spawn_version(const char *path, int out, pid_t *ret_pid)
-{
-	char version[] = "-version", *copy = xstrdup(path), *argv[] = { copy, version, NULL };
-	posix_spawn_file_actions_t fa;
-	int r;
-
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&fa, out, STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&fa, out, STDERR_FILENO);
-	r = posix_spawn(ret_pid, path, &fa, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&fa);
-	free(copy);
-	return -r;
-}
-
-/* What "BINARY -version" prints, in @buf. */
-static int run_version(const char *path, char *buf, size_t size, struct err *e)
-{
-	AUTO_CLOSE int out = -1;
-	int fds[2], r, status;
-	pid_t pid;
-
-	buf[0] = '\0';
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_sys(e, -errno, "pipe");
-	out = fds[0];
-	r = spawn_version(path, fds[1], &pid);
-	close(fds[1]);
-	if (r < 0)
-		return err_sys(e, r, "run '%s'", path);
-	r = read_until_closed(out, buf, size);
-	if (r < 0)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return r < 0 ? err_sys(e, r, "'%s -version' did not end", path) : 0;
-}
-
-/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
-static int parse_version(const char *path, const char *text, struct qemu_info *q, struct err *e)
-{
-	static const char head[] = "QEMU emulator version ";
-	const char *at = strstr(text, head);
-
-	if (!at || sscanf(at + strlen(head), "%d.%d.%d", &q->major, &q->minor, &q->micro) < 2)
-		return err_set(e, -EPROTO, "'%s -version' does not name a version of QEMU; it printed: %.*s", path,
-			       (int)strcspn(text, "\n"), text);
-	return 0;
-}
-
 static void find_firmware(struct qemu_info *q)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(firmware); i++) {
@@ -145,26 +58,63 @@ static void find_firmware(struct qemu_info *q)
 	}
 }
 
-int probe_qemu(const char *binary, struct qemu_info *ret, struct err *e)
+static int locate(const char *binary, struct qemu_info *q, struct err *e)
+{
+	q->path = find_binary(binary ? binary : default_qemu);
+	if (!q->path && !binary && access(rhel_qemu, X_OK) == 0)
+		q->path = xstrdup(rhel_qemu);
+	if (!q->path)
+		return err_set(e, -ENOENT, "'%s' is not in PATH; install QEMU, or name it in [qemu] binary", binary ? binary : default_qemu);
+	return access(q->path, X_OK) < 0 ? err_sys(e, -errno, "run '%s'", q->path) : 0;
+}
+
+static int ask(const struct qemu_probe *o, struct json_object *identity, struct qemu_info *q, struct err *e)
+{
+	struct json_object *answers = NULL;
+	int r = qemu_ask(q->path, o->env, o->timeout_ms ? o->timeout_ms : ASK_TIMEOUT_MS, &answers, e);
+
+	if (r == 0)
+		r = qemu_info_from_answers(answers, q, e);
+	if (r == 0 && o->cache_dir && !o->read_only)
+		qemu_cache_write(o->cache_dir, identity, answers);
+	json_object_put(answers);
+	return r;
+}
+
+static void hand_over(struct qemu_info *q, struct qemu_info *ret)
+{
+	find_firmware(q);
+	*ret = *q;
+	*q = (struct qemu_info){ 0 };
+}
+
+int probe_qemu(const struct qemu_probe *o, struct qemu_info *ret, struct err *e)
 {
 	CLEANUP(qemu_info_clear) struct qemu_info q = { 0 };
-	char text[1024];
-	int r;
+	struct json_object *identity = NULL;
+	int r = locate(o->binary, &q, e);
 
-	q.path = find_binary(binary ? binary : default_qemu);
-	if (!q.path && !binary && access(rhel_qemu, X_OK) == 0)
-		q.path = xstrdup(rhel_qemu);
-	if (!q.path)
-		return err_set(e, -ENOENT, "'%s' is not in PATH; install QEMU, or name it in [qemu] binary",
-			       binary ? binary : default_qemu);
-	r = run_version(q.path, text, sizeof(text), e);
+	if (r == 0)
+		identity = qemu_identity(q.path, o->env); /* before it is asked: it may be replaced meanwhile */
+	if (r == 0 && !(o->cache_dir && qemu_cache_read(o->cache_dir, identity, &q)))
+		r = ask(o, identity, &q, e);
+	if (r == 0)
+		hand_over(&q, ret);
+	json_object_put(identity);
+	return r;
+}
+
+int probe_qemu_recorded(const char *file, const char *binary, struct qemu_info *ret, struct err *e)
+{
+	CLEANUP(qemu_info_clear) struct qemu_info q = { .path = xstrdup(binary ? binary : default_qemu) };
+	AUTO_FREE char *text = NULL;
+	int r = read_text_file(file, QEMU_ANSWERS_MAX, &text);
+
 	if (r < 0)
-		return r;
-	r = parse_version(q.path, text, &q, e);
+		return err_sys(e, r, "read the answers of a QEMU from '%s'", file);
+	r = qemu_info_from_text(text, strlen(text), &q, e);
 	if (r < 0)
-		return r;
-	find_firmware(&q);
-	*ret = q;
-	q = (struct qemu_info){ 0 };
+		return err_wrap(e, "'%s'", file);
+	hand_over(&q, ret);
 	return 0;
 }

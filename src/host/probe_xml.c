@@ -393,6 +393,7 @@ static int fill(struct topology *t, hwloc_topology_t h, const char *path, struct
 	fill_distances(t, h);
 	fill_machine(t, h, path);
 	t->gaps = GAPS;
+	t->io_uring = true;
 	return fill_functions(t, h, path, e);
 }
 

@@ -233,6 +233,17 @@ static int send_command(struct qmp *q, const char *command, struct json_object *
 	return r;
 }
 
+int qmp_send(struct qmp *q, const char *command, struct json_object *args, uint64_t timeout_ms, uint64_t *ret_id, struct err *e)
+{
+	uint64_t id = q->next_id++;
+	int r = send_command(q, command, args, id, now_ms() + timeout_ms, e);
+
+	if (r < 0)
+		return err_wrap(e, "QMP command '%s'", command);
+	*ret_id = id;
+	return 0;
+}
+
 static int wait_reply(struct qmp *q, uint64_t id, uint64_t deadline, struct json_object **ret, struct err *e)
 {
 	int last = 0;

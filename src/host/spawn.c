@@ -137,6 +137,8 @@ static int child_prepare(const struct spawn_options *o, const struct spawn *s, p
 	child_signals();
 	if (setsid() < 0)
 		return err_sys(e, -errno, "setsid");
+	if (o->cwd && chdir(o->cwd) < 0)
+		return err_sys(e, -errno, "enter '%s'", o->cwd);
 	r = child_fds(o, s, e);
 	if (r == 0 && o->cpus)
 		r = affinity_set(0, o->cpus, e);
@@ -294,6 +296,36 @@ void spawn_abort(struct spawn *s)
 	}
 	close_private(s);
 	*s = (struct spawn){ .pidfd = -1, .go_fd = -1, .exec_fd = -1 };
+}
+
+char *spawn_find_program(const char *name)
+{
+	const char *env = getenv("PATH");
+	AUTO_FREE char *dirs = xstrdup(env && *env ? env : "/usr/local/bin:/usr/bin:/bin");
+	char *save = NULL;
+
+	if (strchr(name, '/'))
+		return access(name, X_OK) == 0 ? xstrdup(name) : NULL;
+	for (char *d = strtok_r(dirs, ":", &save); d; d = strtok_r(NULL, ":", &save)) {
+		AUTO_FREE char *path = xasprintf("%s/%s", d, name);
+
+		if (access(path, X_OK) == 0)
+			return STEAL_PTR(path);
+	}
+	return NULL;
+}
+
+int spawn_kill(pid_t pid, uint64_t start, struct err *e)
+{
+	AUTO_CLOSE int fd = pid > 0 && start ? pidfd_open(pid, 0) : -1;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	/* The identity is looked at when the pidfd is open: from then on it is this process that is meant. */
+	if (fd < 0 || process_start_time(pid) != start)
+		return 0;
+	if (pidfd_send_signal(fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+		return err_sys(e, -errno, "kill process %d", pid);
+	return poll(&p, 1, KILL_TIMEOUT_MS) > 0 ? 0 : err_set(e, -ETIMEDOUT, "process %d does not end", pid);
 }
 
 const char *spawn_status_text(int wait_status, char buf[96])

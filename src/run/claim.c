@@ -11,6 +11,8 @@
 #include "gpuvm/affinity.h"
 #include "gpuvm/claim.h"
 #include "gpuvm/log.h"
+#include "gpuvm/seed.h"
+#include "gpuvm/spawn.h"
 
 #define CLAIM_FILE    "claim.json"
 #define LAST_FILE     "last.json"
@@ -27,7 +29,11 @@ void claim_clear(struct claim *c)
 		free(c->devices[i].id);
 	}
 	free(c->devices);
+	for (size_t i = 0; i < c->n_helpers; i++)
+		free(c->helpers[i].name);
+	free(c->helpers);
 	free(c->memory);
+	strv_clear(&c->taps);
 	free(c->vm);
 	free(c->definition);
 	free(c->rundir);
@@ -77,6 +83,8 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 	}
 	c.fabric = p->fabric.mode;
 	c.partition = p->fabric.partition;
+	for (size_t i = 0; i < p->n_taps; i++)
+		strv_push(&c.taps, p->taps[i].ifname);
 	*ret = c;
 }
 
@@ -163,9 +171,25 @@ static void add_i64(struct json_object *o, const char *key, int64_t value)
 	json_object_object_add(o, key, json_object_new_int64(value));
 }
 
+static void write_helpers(const struct claim *c, struct json_object *o)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < c->n_helpers; i++) {
+		struct json_object *h = json_object_new_object();
+
+		add_str(h, "name", c->helpers[i].name);
+		add_i64(h, "pid", c->helpers[i].pid);
+		add_i64(h, "start", (int64_t)c->helpers[i].start);
+		json_object_array_add(a, h);
+	}
+	json_object_object_add(o, "helpers", a);
+}
+
 static struct json_object *claim_to_json(const struct claim *c)
 {
 	struct json_object *o = json_object_new_object(), *devices = json_object_new_array(), *memory = json_object_new_array();
+	struct json_object *taps = json_object_new_array();
 	AUTO_FREE char *cpus = cpuset_format(&c->cpus);
 
 	add_i64(o, "schema", CLAIM_SCHEMA);
@@ -204,6 +228,10 @@ static struct json_object *claim_to_json(const struct claim *c)
 	json_object_object_add(o, "memory", memory);
 	add_str(o, "fabric", fabric_mode_word(c->fabric));
 	add_i64(o, "partition", c->partition);
+	for (size_t i = 0; i < c->taps.n; i++)
+		json_object_array_add(taps, json_object_new_string(c->taps.v[i]));
+	json_object_object_add(o, "taps", taps);
+	write_helpers(c, o);
 	add_str(o, "state", c->state);
 	add_str(o, "reason", c->reason);
 	return o;
@@ -290,6 +318,38 @@ static void read_arrays(struct claim_reader *r, struct json_object *o, struct cl
 	}
 }
 
+static void read_taps(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	struct json_object *taps = want(r, o, "taps", json_type_array);
+
+	for (size_t i = 0; taps && i < json_object_array_length(taps); i++) {
+		struct json_object *name = json_object_array_get_idx(taps, i);
+
+		if (json_object_is_type(name, json_type_string))
+			strv_push(&c->taps, json_object_get_string(name));
+		else
+			r->bad = "taps";
+	}
+}
+
+static void read_helpers(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	struct json_object *helpers = NULL;
+
+	/* VMs that were started by an earlier version have none. */
+	if (!json_object_object_get_ex(o, "helpers", &helpers))
+		return;
+	helpers = want(r, o, "helpers", json_type_array);
+	for (size_t i = 0; helpers && i < json_object_array_length(helpers); i++) {
+		struct json_object *j = json_object_array_get_idx(helpers, i);
+		struct claim_helper *h = PUSH_ZEROED(c->helpers, c->n_helpers);
+
+		h->name = want_str(r, j, "name");
+		h->pid = (pid_t)want_int(r, j, "pid");
+		h->start = (uint64_t)want_int(r, j, "start");
+	}
+}
+
 static void read_claim(struct claim_reader *r, struct json_object *o, struct claim *c)
 {
 	AUTO_FREE char *cpus = want_str(r, o, "cpus"), *state = want_str(r, o, "state"), *death = want_str(r, o, "on_launcher_death");
@@ -308,6 +368,8 @@ static void read_claim(struct claim_reader *r, struct json_object *o, struct cla
 	c->bound = json_object_get_boolean(want(r, o, "bound", json_type_boolean));
 	c->reason = want_str(r, o, "reason");
 	read_arrays(r, o, c);
+	read_taps(r, o, c);
+	read_helpers(r, o, c);
 	c->partition = (int)want_int(r, o, "partition");
 	if (fabric && fabric_mode_parse(fabric, &c->fabric) < 0)
 		r->bad = "fabric";
@@ -392,7 +454,7 @@ static int remove_file(const char *dir, const char *file, struct err *e)
 
 int claim_release(struct claim *c, int exit_code, struct err *e)
 {
-	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", CLAIM_FILE };
+	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock", CLAIM_FILE };
 	struct json_object *o = json_object_new_object();
 	int r;
 
@@ -405,6 +467,8 @@ int claim_release(struct claim *c, int exit_code, struct err *e)
 	add_i64(o, "started", c->started);
 	add_i64(o, "ended", time(NULL));
 	r = write_json(c->rundir, LAST_FILE, o, e);
+	if (r == 0)
+		r = seed_remove(c->rundir, e);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		int rm = remove_file(c->rundir, files[i], e);
 
@@ -438,6 +502,19 @@ int claim_read_last(const char *dir, struct claim_last *ret, struct err *e)
 	return 0;
 }
 
+/* Most end with QEMU; one whose QEMU never came does not. */
+static int stop_helpers(const struct claim *c, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < c->n_helpers && r == 0; i++) {
+		r = spawn_kill(c->helpers[i].pid, c->helpers[i].start, e);
+		if (r < 0)
+			err_wrap(e, "%s", c->helpers[i].name);
+	}
+	return r;
+}
+
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 {
 	AUTO_FREE char *boot = claim_boot_id();
@@ -449,6 +526,9 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 	if (claim_qemu_alive(c))
 		return err_set(e, -EBUSY, "'%s' is running without its launcher: QEMU has pid %d; `gpuvm kill %s` ends it", c->vm, c->qemu_pid, c->vm);
 	/* After a reboot the devices have their boot drivers again: there is nothing to undo. */
+	r = strcmp(boot, c->boot_id) == 0 ? stop_helpers(c, e) : 0;
+	if (r < 0)
+		return err_wrap(e, "recover '%s'", c->vm);
 	if (c->bound && strcmp(boot, c->boot_id) == 0) {
 		ops = claim_bind_ops(c);
 		r = bind_restore(s, ops, c->n_devices, e);
@@ -462,6 +542,17 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 }
 
 /* --- what is in use -------------------------------------------------------------------------------------------- */
+
+static void add_taps(const struct claim *c, struct host_use *u)
+{
+	for (size_t i = 0; i < c->taps.n; i++) {
+		struct used_tap *t = PUSH_ZEROED(u->taps, u->n_taps);
+
+		snprintf(t->ifname, sizeof(t->ifname), "%s", c->taps.v[i]);
+		snprintf(t->vm, sizeof(t->vm), "%s", c->vm);
+		t->pid = claim_launcher_alive(c) ? c->launcher_pid : c->qemu_pid;
+	}
+}
 
 static void add_use(const struct claim *c, struct host_use *u)
 {
@@ -507,6 +598,8 @@ static int collect_one(const struct sysfs *s, const char *dir, const char *excep
 	if (claim_launcher_alive(&c) || claim_qemu_alive(&c)) {
 		if (!except || strcmp(c.vm, except) != 0)
 			add_use(&c, u);
+		/* The excepted one's, too: a tap that is there and in use may be its own. */
+		add_taps(&c, u);
 	} else if (s) {
 		log_notice("%s: its launcher is gone; giving its devices back", c.vm);
 		r = claim_recover(s, &c, e);

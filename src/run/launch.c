@@ -14,6 +14,7 @@
 #include "gpuvm/log.h"
 #include "gpuvm/nccl.h"
 #include "gpuvm/probe.h"
+#include "gpuvm/seed.h"
 #include "gpuvm/verify.h"
 
 #define QMP_TIMEOUT_MS	  30000
@@ -48,6 +49,7 @@ void launch_clear(struct launch *l)
 	host_use_clear(&l->use);
 	fabric_map_clear(&l->fabric);
 	topology_clear(&l->host);
+	topology_clear(&l->here);
 	qemu_info_clear(&l->qemu);
 	config_clear(&l->vm);
 }
@@ -70,7 +72,10 @@ static int check_not_running(struct launch *l, const char *dir, struct problems 
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	if (claim_launcher_alive(&c))
+	/* Our own claim holds the name between a crash and the restart. */
+	if (claim_launcher_alive(&c) && c.launcher_pid == getpid())
+		p = NULL;
+	else if (claim_launcher_alive(&c))
 		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already: its launcher has pid %d", l->vm.name, c.launcher_pid);
 	else if (claim_qemu_alive(&c))
 		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already, without its launcher: QEMU has pid %d", l->vm.name, c.qemu_pid);
@@ -82,9 +87,11 @@ static int check_not_running(struct launch *l, const char *dir, struct problems 
 
 static int probe_binary(struct launch *l, struct problems *ps)
 {
-	const char *binary = l->opt->qemu ? l->opt->qemu : l->vm.qemu_binary ? l->vm.qemu_binary : "qemu-system-x86_64";
+	const char *binary = l->opt->qemu ? l->opt->qemu : l->vm.qemu_binary;
+	AUTO_FREE char *cache = xasprintf("%s/qemu", launch_state_dir());
+	const struct qemu_probe probe = { .binary = binary, .env = &l->vm.qemu_env, .cache_dir = cache, .read_only = l->opt->dry_run };
 	struct err e = { 0 };
-	int r = probe_qemu(binary, &l->qemu, &e);
+	int r = l->opt->qemu_answers ? probe_qemu_recorded(l->opt->qemu_answers, binary, &l->qemu, &e) : probe_qemu(&probe, &l->qemu, &e);
 	struct problem *p;
 
 	if (r == 0 && qemu_at_least(&l->qemu, 7, 2))
@@ -94,6 +101,36 @@ static int probe_binary(struct launch *l, struct problems *ps)
 	p = problems_add(ps, PROBLEM_HOST, "qemu-missing", "%s", e.msg);
 	problem_hint(p, "install QEMU (Debian: qemu-system-x86), or name the program with --qemu or [qemu] binary");
 	return -EINVAL;
+}
+
+static void check_seed_files(struct launch *l, struct problems *ps)
+{
+	static const char section[] = "cloud-init";
+	const struct {
+		const char *key, *path;
+	} files[] = { { "user-data", l->vm.user_data }, { "meta-data", l->vm.meta_data }, { "network-config", l->vm.network_config } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int r = files[i].path ? seed_check_file(files[i].path) : 0;
+
+		if (r < 0)
+			config_problem(ps, &l->vm, section, files[i].key, "file-missing", "[cloud-init] %s: '%s': %s", files[i].key, files[i].path,
+				       r == -EINVAL ? "is not a file" : strerror(-r))
+				->kind = PROBLEM_HOST;
+	}
+}
+
+/* Option ROMs, which stand-ins do not have. */
+static void check_roms(struct launch *l, struct problems *ps)
+{
+	for (size_t i = 0; i < l->vm.n_devices && !l->opt->fake_devices; i++) {
+		const struct device_config *d = &l->vm.devices[i];
+		AUTO_FREE char *section = xasprintf("device %s", d->name);
+
+		if (d->romfile && strcmp(d->romfile, "none") && access(d->romfile, R_OK) < 0)
+			config_problem(ps, &l->vm, section, "romfile", "file-missing", "[%s] romfile: '%s': %s", section, d->romfile, strerror(errno))->kind =
+				PROBLEM_HOST;
+	}
 }
 
 /* Files that the definition names must be there before anything is touched. */
@@ -108,6 +145,8 @@ static void check_files(struct launch *l, struct problems *ps)
 			config_problem(ps, &l->vm, files[i].section, files[i].key, "file-missing", "[%s] %s: '%s': %s", files[i].section, files[i].key,
 				       files[i].path, strerror(errno))
 				->kind = PROBLEM_HOST;
+	check_seed_files(l, ps);
+	check_roms(l, ps);
 	for (size_t i = 0; i < l->vm.n_disks; i++) {
 		const struct disk_config *d = &l->vm.disks[i];
 		AUTO_FREE char *section = xasprintf("disk %s", d->name);
@@ -123,9 +162,26 @@ static bool is_foreign(const struct launch *l)
 	return l->opt->sysroot || l->opt->topology_xml;
 }
 
+/* Another machine's VM, with stand-ins, on this one. */
+static bool runs_foreign(const struct launch *l)
+{
+	return is_foreign(l) && l->opt->fake_devices;
+}
+
+static char *find_strace(struct launch *l, struct problems *ps)
+{
+	char *path = l->opt->strace ? spawn_find_program("strace") : NULL;
+
+	if (l->opt->strace && !path)
+		problem_hint(problems_add(ps, PROBLEM_HOST, "strace-missing", "--strace: there is no strace in PATH"), "install the package strace");
+	return path;
+}
+
 static int make_plan(struct launch *l, struct problems *ps)
 {
-	AUTO_FREE char *dir = claim_vm_dir(l->vm.name);
+	AUTO_FREE char *dir = claim_vm_dir(l->vm.name), *strace = find_strace(l, ps);
+	int r;
+	AUTO_FREE char *seed_tool = seed_find_tool(), *swtpm = spawn_find_program("swtpm");
 	struct plan_request req = { .vm = &l->vm,
 				    .host = &l->host,
 				    .use = is_foreign(l) ? NULL : &l->use,
@@ -134,9 +190,18 @@ static int make_plan(struct launch *l, struct problems *ps)
 				    .rundir = dir,
 				    .statedir = launch_state_dir(),
 				    .fake_devices = l->opt->fake_devices,
-				    .foreign_host = is_foreign(l) };
+				    .seed_tool = seed_tool,
+				    .swtpm = swtpm,
+				    .gdb = l->opt->gdb,
+				    .trace = &l->opt->trace,
+				    .strace = strace,
+				    .strace_file = l->opt->strace_file,
+				    .foreign_host = is_foreign(l),
+				    .here = runs_foreign(l) ? &l->here : NULL };
 
-	return plan_make(&req, &l->plan, ps);
+	r = plan_make(&req, &l->plan, ps);
+	/* There may be a plan, but not for a QEMU that cannot be run as asked. */
+	return r == 0 && ps->n ? -EINVAL : r;
 }
 
 /* The host, and what its operator wrote down of the fabric. An XML has no files beside it; a tar is unpacked for as long
@@ -184,11 +249,14 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 			return r;
 	}
 	r = read_machine(l, ps, e);
+	if (r == 0 && runs_foreign(l))
+		r = probe_host("", &l->here, e);
 	if (r < 0)
 		return r;
 	if (probe_binary(l, ps) < 0)
 		return -EINVAL;
-	if (!is_foreign(l))
+	/* A dry run of another machine's VM names that machine's files; one that runs here needs them here. */
+	if (!is_foreign(l) || (runs_foreign(l) && !l->opt->dry_run))
 		check_files(l, ps);
 	return ps->n ? -EINVAL : make_plan(l, ps);
 }
@@ -229,8 +297,7 @@ static int write_plan_files(struct launch *l, struct err *e)
 	FILE *f = open_memstream(&command, &len);
 	int r;
 
-	fputs("#!/bin/sh\nexec ", f);
-	plan_print_command(&l->plan, PLAN_SHELL, false, f);
+	plan_print_command(&l->plan, PLAN_SCRIPT, false, f);
 	fclose(f);
 	r = write_text(l->plan.rundir, "plan.json", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),
 		       0600, e);
@@ -305,7 +372,7 @@ static int undo_bind(struct launch *l, int exit_code, struct err *e)
 
 static int open_sockets(struct launch *l, struct err *e)
 {
-	static const char *const names[] = { "control.sock", "qmp.sock", "serial.sock" };
+	static const char *const names[] = { "control.sock", "qmp.sock", "serial.sock", "agent.sock" };
 	AUTO_FREE char *control = xasprintf("%s/control.sock", l->plan.rundir), *log = xasprintf("%s/qemu.log", l->plan.rundir);
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -346,8 +413,8 @@ static int run_spawn(struct launch *l, struct err *e)
 	o.stderr_fd = l->plan.serial_stdio ? -1 : l->log_fd;
 	keep = launch_fds(l, &o.n_keep_fds);
 	o.keep_fds = keep;
-	/* VFIO pins all of the guest's memory, charged once (type1, one container). */
-	o.memlock_bytes = l->claim.n_devices ? plan_memory_bytes(&l->plan) + MEMLOCK_HEADROOM : 0;
+	/* VFIO pins all of the guest's memory, charged once (type1, one container); iommufd charges the device's BARs, too. */
+	o.memlock_bytes = l->plan.mem_lock ? UINT64_MAX : l->claim.n_devices ? plan_pinned_bytes(&l->plan) + MEMLOCK_HEADROOM : 0;
 	plan_argv(&l->plan, &l->fds, &argv);
 	r = spawn_prepare(&o, &l->child, e);
 	if (r == 0) {
@@ -399,6 +466,7 @@ static void on_handshake_wait(void *ctx)
 		log_notice("%s: stopped by signal %u while starting", l->plan.vm, si.ssi_signo);
 		kill(l->child.pid, SIGKILL);
 	}
+	launch_progress(l);
 }
 
 static int run_qmp(struct launch *l, struct err *e)
@@ -409,6 +477,7 @@ static int run_qmp(struct launch *l, struct err *e)
 
 	if (r == 0)
 		r = qmp_handshake(&l->qmp, l->plan.ready_timeout_ms, on_handshake_wait, l, e);
+	log_progress_end();
 	if (r == 0) {
 		for (size_t i = 0; i < l->claim.n_memory; i++)
 			l->claim.memory[i].allocated = true;
@@ -502,11 +571,25 @@ static int pin_iothreads(struct launch *l, struct placed *done, struct err *e)
 	return r;
 }
 
+static bool has_vhost(const struct plan *p)
+{
+	for (size_t i = 0; i < p->n_taps; i++)
+		if (p->taps[i].vhost)
+			return true;
+	return p->vsock != 0; /* it has a worker of its own */
+}
+
+static int unmoved(const struct launch *l, const struct thread_info *t)
+{
+	log_warning("%s: the kernel thread '%s' may run on the vCPUs' CPUs: only root can move it", l->plan.vm, t->name);
+	return 0;
+}
+
 int launch_pin(struct launch *l, struct err *e)
 {
 	AUTO_FREE struct thread_info *t = NULL;
 	struct placed done = { 0 };
-	size_t n = 0;
+	size_t n = 0, own;
 	int r;
 
 	if (l->plan.foreign_host)
@@ -516,13 +599,18 @@ int launch_pin(struct launch *l, struct err *e)
 		r = pin_iothreads(l, &done, e);
 	if (r == 0)
 		r = affinity_threads(l->child.pid, &t, &n, e);
+	own = n;
+	if (r == 0 && has_vhost(&l->plan))
+		r = affinity_add_vhost(l->child.pid, &t, &n, e);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		if (is_placed(&done, t[i].tid))
 			continue;
 		r = affinity_set(t[i].tid, &l->plan.emulator, e);
-		/* Worker threads come and go. */
+		/* Worker threads come and go; those of the kernel are root's to move. */
 		if (r == -ESRCH)
 			r = 0;
+		else if (r == -EPERM && i >= own)
+			r = unmoved(l, &t[i]);
 		else if (r < 0)
 			err_wrap(e, "move thread '%s' to the CPUs kept for the host", t[i].name);
 	}
@@ -557,7 +645,11 @@ static int run_cont(struct launch *l, struct err *e)
 	l->state = life_next(LIFE_STARTING, EV_STARTED).next;
 	/* Threads that `cont` made (vhost, workers) have inherited the main thread's CPUs; look anyway. */
 	r = launch_pin(l, e);
-	return r < 0 ? r : note_state(l, "running", e);
+	if (r == 0)
+		r = note_state(l, "running", e);
+	if (r == 0)
+		launch_note(l, "started", NULL);
+	return r;
 }
 
 struct stage {
@@ -567,7 +659,7 @@ struct stage {
 };
 
 static const struct stage stages[] = {
-	{ "claim", run_claim, undo_claim }, { "load vfio", run_vfio, NULL }, { "bind", run_bind, undo_bind },
+	{ "claim", run_claim, undo_claim }, { "pre-bind hook", hooks_pre_bind, hooks_post_stop }, { "load vfio", run_vfio, NULL }, { "bind", run_bind, undo_bind },
 	{ "prepare", launch_prepare, launch_unprepare },
 	{ "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
 	{ "verify", run_verify, NULL }, { "run", run_cont, NULL },
@@ -619,9 +711,12 @@ int launch_start(struct launch *l, struct err *e)
 			continue;
 		err_wrap(e, "%s", stages[i].name);
 		snprintf(l->reason, sizeof(l->reason), "start failed: %.200s", e->msg);
+		l->failed = true;
+		launch_note(l, "start failed", e->msg);
 		launch_undo(l, 1);
 		return r;
 	}
+	hooks_post_start(l);
 	if (l->opt->ready)
 		l->opt->ready(l->opt->ready_ctx);
 	return 0;

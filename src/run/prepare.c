@@ -3,11 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gpuvm/affinity.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
+#include "gpuvm/module.h"
+#include "gpuvm/seed.h"
+#include "gpuvm/tap.h"
+#include "gpuvm/tpm.h"
 
 static int copy_vars(struct launch *l, struct err *e)
 {
@@ -33,20 +39,36 @@ static int copy_vars(struct launch *l, struct err *e)
 	return r < 0 ? err_sys(e, r, "write '%s'", l->plan.vars_file) : 0;
 }
 
-static void close_all(int *fds, int n)
+/* --- networks -------------------------------------------------------------------------------------------- */
+
+/* Each queue pair is one or two open files here and, with its eventfds, up to six in QEMU, which inherits the limit:
+ * the usual soft one of 1024 is soon reached. The hard one is what the system allows. */
+static int raise_file_limit(struct err *e)
 {
-	for (int i = 0; i < n && fds; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-	free(fds);
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return err_sys(e, -errno, "read the limit of open files");
+	lim.rlim_cur = lim.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &lim) < 0 ? err_sys(e, -errno, "raise the limit of open files") : 0;
+}
+
+static int open_taps(struct launch *l, struct err *e)
+{
+	int r = l->plan.n_taps ? raise_file_limit(e) : 0;
+
+	if (r < 0 || !l->plan.n_taps)
+		return r;
+	l->fds.taps = xcalloc(l->plan.n_taps, sizeof(*l->fds.taps));
+	for (size_t i = 0; i < l->plan.n_taps && r == 0; i++)
+		r = tap_open(&l->plan.taps[i], &l->fds.taps[i], e);
+	return r;
 }
 
 void launch_close_fds(struct launch *l)
 {
-	for (size_t i = 0; l->fds.taps && i < l->plan.n_taps; i++) {
-		close_all(l->fds.taps[i].tap, l->fds.taps[i].queues);
-		close_all(l->fds.taps[i].vhost, l->fds.taps[i].queues);
-	}
+	for (size_t i = 0; l->fds.taps && i < l->plan.n_taps; i++)
+		tap_close(&l->fds.taps[i]);
 	free(l->fds.taps);
 	l->fds = (struct plan_fds){ .control = -1 };
 }
@@ -70,15 +92,50 @@ int *launch_fds(const struct launch *l, size_t *ret_n)
 	return v;
 }
 
+/* --- TPM, vsock ------------------------------------------------------------------------------------------- */
+
+static int start_tpm(struct launch *l, struct err *e)
+{
+	const struct cpuset *cpus = l->plan.foreign_host ? NULL : &l->plan.emulator;
+	struct claim_helper *h;
+	int r;
+
+	if (!l->plan.tpm.state_dir)
+		return 0;
+	r = tpm_prepare(&l->plan.tpm, cpus, l->plan.on_launcher_death == DEATH_STOP, &l->tpm, e);
+	if (r < 0)
+		return r;
+	h = PUSH_ZEROED(l->claim.helpers, l->claim.n_helpers);
+	h->name = xstrdup("swtpm");
+	h->pid = l->tpm.pid;
+	h->start = process_start_time(l->tpm.pid);
+	r = claim_write(&l->claim, e);
+	return r == 0 ? spawn_go(&l->tpm, e) : r;
+}
+
+/* The node comes with the module. */
+static int load_vsock(struct launch *l, struct err *e)
+{
+	return l->plan.vsock && access("/dev/vhost-vsock", F_OK) < 0 ? module_load("vhost_vsock", e) : 0;
+}
+
 int launch_prepare(struct launch *l, struct err *e)
 {
-	return copy_vars(l, e);
+	int r = copy_vars(l, e);
+
+	if (r == 0)
+		r = open_taps(l, e);
+	if (r == 0 && l->plan.seed.image)
+		r = seed_make(&l->plan.seed, e);
+	if (r == 0)
+		r = load_vsock(l, e);
+	return r == 0 ? start_tpm(l, e) : r;
 }
 
 int launch_unprepare(struct launch *l, int exit_code, struct err *e)
 {
 	(void)exit_code;
-	(void)e;
 	launch_close_fds(l);
-	return 0;
+	tpm_stop(&l->tpm);
+	return l->plan.seed.image ? seed_remove(l->plan.rundir, e) : 0;
 }

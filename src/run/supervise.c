@@ -12,7 +12,9 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
 
+#include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 
@@ -21,13 +23,10 @@
 #define KILL_TIMEOUT_MS	    30000
 #define PER_DEVICE_MS	    2000 /* the kernel's release of a passed device is slow; libvirt gives the same */
 
-#define EXIT_ENDED	0
-#define EXIT_FAILED	1
-#define EXIT_ABNORMAL	6
-
 struct supervisor {
 	struct launch *l;
 	int timer_fd;
+	int watchdog_fd; /* -1: systemd does not watch us */
 };
 
 static void arm(struct supervisor *s, uint64_t ms)
@@ -77,6 +76,8 @@ static void save_state(struct launch *l)
 	const char *word = l->failed ? "failed" : life_state_word(l->state);
 	struct err e = { 0 };
 
+	sd_notifyf(0, "STATUS=%s%s%s", word, *l->reason ? ": " : "", l->reason);
+
 	if (strcmp(l->claim.state, word) == 0 || l->state == LIFE_ENDED)
 		return;
 	snprintf(l->claim.state, sizeof(l->claim.state), "%s", word);
@@ -86,14 +87,26 @@ static void save_state(struct launch *l)
 		log_warning("%s: %s", l->plan.vm, e.msg);
 }
 
+/* For `gpuvm status` and `gpuvm log`; a full /run must not end a VM. */
+void launch_note(struct launch *l, const char *event, const char *text)
+{
+	struct err e = { 0 };
+
+	if (events_add(l->plan.rundir, event, l->failed ? "failed" : life_state_word(l->state), text, &e) < 0)
+		log_warning("%s: %s", l->plan.vm, e.msg);
+}
+
 static void take(struct supervisor *s, enum life_event ev)
 {
 	struct launch *l = s->l;
 	struct life_step step = life_next(l->state, ev);
+	bool changed = step.next != l->state;
 
-	if (step.next != l->state)
+	if (changed)
 		log_notice("%s: %s -> %s (%s)", l->plan.vm, life_state_word(l->state), life_state_word(step.next), life_event_word(ev));
 	l->state = step.next;
+	if (changed)
+		launch_note(l, life_event_word(ev), l->reason);
 	save_state(l);
 	switch (step.action) {
 	case ACT_NONE:
@@ -188,8 +201,10 @@ static void on_qmp_event(struct supervisor *s, struct json_object *ev)
 		take(s, EV_QMP_FAULT);
 	} else if (strcmp(n, "RESET") == 0) {
 		log_notice("%s: the guest was reset (%s)", s->l->plan.vm, event_data(ev, "reason"));
+		launch_note(s->l, "RESET", event_data(ev, "reason"));
 	} else if (strcmp(n, "MEMORY_FAILURE") == 0 || strcmp(n, "BLOCK_IO_ERROR") == 0 || strcmp(n, "WATCHDOG") == 0) {
 		log_warning("%s: %s %s", s->l->plan.vm, n, json_object_to_json_string_ext(ev, JSON_C_TO_STRING_PLAIN));
+		launch_note(s->l, n, json_object_to_json_string_ext(ev, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 	}
 }
 
@@ -217,6 +232,17 @@ static void on_socket(struct supervisor *s)
 	take(s, EV_QMP_LOST);
 }
 
+/* systemctl reload: somebody may have moved threads, and vhost or worker threads may be new. */
+static void repin(struct launch *l)
+{
+	struct err e = { 0 };
+
+	if (launch_pin(l, &e) < 0)
+		log_error("%s: SIGHUP: %s", l->plan.vm, e.msg);
+	else
+		log_notice("%s: SIGHUP: every thread is where the plan says", l->plan.vm);
+}
+
 static void on_signal(struct supervisor *s)
 {
 	struct signalfd_siginfo si;
@@ -224,7 +250,7 @@ static void on_signal(struct supervisor *s)
 
 	while (read(l->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		if (si.ssi_signo == SIGHUP) {
-			log_notice("%s: SIGHUP is ignored: there is nothing to reload", l->plan.vm);
+			repin(l);
 			continue;
 		}
 		/* Asked twice: the operator does not want to wait. */
@@ -243,6 +269,32 @@ static void on_timer(struct supervisor *s)
 
 	if (read(s->timer_fd, &expired, sizeof(expired)) == sizeof(expired))
 		take(s, EV_TIMEOUT);
+}
+
+/* Twice in each interval, as sd_watchdog_enabled(3) advises. It is the loop itself that answers: one that hangs is found. */
+static int start_watchdog(void)
+{
+	uint64_t usec = 0;
+	struct itimerspec t = { 0 };
+	int fd;
+
+	if (sd_watchdog_enabled(0, &usec) <= 0)
+		return -1;
+	fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	usec /= 2;
+	t.it_interval.tv_sec = t.it_value.tv_sec = (time_t)(usec / 1000000);
+	t.it_interval.tv_nsec = t.it_value.tv_nsec = (long)(usec % 1000000) * 1000;
+	if (fd < 0 || timerfd_settime(fd, 0, &t, NULL) < 0)
+		log_error("watchdog: %s", strerror(errno));
+	return fd;
+}
+
+static void on_watchdog(struct supervisor *s)
+{
+	uint64_t expired;
+
+	if (read(s->watchdog_fd, &expired, sizeof(expired)) == sizeof(expired))
+		sd_notify(0, "WATCHDOG=1");
 }
 
 static void on_exit_of_qemu(struct supervisor *s)
@@ -270,19 +322,19 @@ static int judge_end(struct launch *l)
 	char text[96];
 
 	if (!l->failed && l->asked_to_stop && (clean || l->killed_by_us))
-		return EXIT_ENDED;
+		return LAUNCH_ENDED;
 	if (!l->failed) {
 		l->failed = true;
 		snprintf(l->reason, sizeof(l->reason), "QEMU ended without being asked: %s", spawn_status_text(l->wait_status, text));
 	}
 	tail = launch_log_tail(l, 5);
 	log_error("%s: %s%s%s", l->plan.vm, l->reason, *tail ? "; the last lines of qemu.log:\n" : "", tail);
-	return EXIT_ABNORMAL;
+	return LAUNCH_ABNORMAL;
 }
 
 int launch_supervise(struct launch *l)
 {
-	struct supervisor s = { .l = l, .timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK) };
+	struct supervisor s = { .l = l, .timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), .watchdog_fd = start_watchdog() };
 	int code;
 
 	if (s.timer_fd < 0)
@@ -292,7 +344,8 @@ int launch_supervise(struct launch *l)
 		struct pollfd fds[] = { { .fd = l->child.pidfd, .events = POLLIN },
 					{ .fd = l->qmp.fd, .events = POLLIN },
 					{ .fd = l->signal_fd, .events = POLLIN },
-					{ .fd = s.timer_fd, .events = POLLIN } };
+					{ .fd = s.timer_fd, .events = POLLIN },
+					{ .fd = s.watchdog_fd, .events = POLLIN } };
 
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
 			if (errno == EINTR)
@@ -306,15 +359,21 @@ int launch_supervise(struct launch *l)
 			on_signal(&s);
 		if (fds[3].revents)
 			on_timer(&s);
+		if (fds[4].revents)
+			on_watchdog(&s);
 		if (fds[0].revents)
 			on_exit_of_qemu(&s);
 		/* Events that arrived while a command waited for its reply. */
 		drain_events(&s);
 	}
 	close(s.timer_fd);
+	if (s.watchdog_fd >= 0)
+		close(s.watchdog_fd);
+	sd_notify(0, "STOPPING=1");
 	code = judge_end(l);
 	if (launch_undo(l, code))
-		code = code ? code : EXIT_FAILED;
+		code = code ? code : LAUNCH_FAILED;
 	log_notice("%s: ended: %s", l->plan.vm, l->reason);
+	launch_note(l, "ended", l->reason);
 	return code;
 }

@@ -115,6 +115,8 @@ static int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, struct
 	int r = affinity_threads(pid, &t, &n, e);
 
 	if (r == 0)
+		r = affinity_add_vhost(pid, &t, &n, e);
+	if (r == 0)
 		r = verify_vcpus(p, q, t, n, &seen, rep, e);
 	if (r == 0)
 		r = verify_iothreads(p, q, t, n, &seen, rep, e);
@@ -185,8 +187,12 @@ static int verify_memory(const struct plan *p, pid_t pid, struct verify_report *
 
 int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e)
 {
-	int r = verify_threads(p, pid, q, rep, e);
+	int r;
 
+	/* Planned for CPUs and nodes that are not here. */
+	if (p->foreign_host)
+		return 0;
+	r = verify_threads(p, pid, q, rep, e);
 	return r < 0 ? r : verify_memory(p, pid, rep, e);
 }
 
@@ -237,9 +243,14 @@ static int memory_bars(const struct qmp_pci *f)
 	return n;
 }
 
-static bool pci_is_as_planned(const struct plan_device *d, const struct qmp_pci *f)
+static const char *port_above(const struct qmp_pci *v, const struct qmp_pci *f)
 {
-	return f && f->bus == d->guest_bus_nr && unmapped_bars(f) == 0;
+	return f->parent >= 0 ? v[f->parent].qdev_id : "no port";
+}
+
+static bool pci_is_as_planned(const struct plan_device *d, const struct qmp_pci *v, const struct qmp_pci *f)
+{
+	return f && f->bus == d->guest_bus_nr && strcmp(port_above(v, f), d->guest_port) == 0 && unmapped_bars(f) == 0;
 }
 
 static uint64_t now_ms(void)
@@ -253,9 +264,45 @@ static uint64_t now_ms(void)
 static bool all_as_planned(const struct plan *p, const struct qmp_pci *v, size_t n)
 {
 	for (size_t i = 0; i < p->n_devices; i++)
-		if (!pci_is_as_planned(&p->devices[i], find_pci(v, n, p->devices[i].id)))
+		if (!pci_is_as_planned(&p->devices[i], v, find_pci(v, n, p->devices[i].id)))
 			return false;
 	return true;
+}
+
+/* What the BARs of the VM's devices above 4 GiB span. False: there are none. */
+static bool span_of_bars(const struct plan *p, const struct qmp_pci *v, size_t n, uint64_t *ret_first, uint64_t *ret_end)
+{
+	*ret_first = UINT64_MAX;
+	*ret_end = 0;
+	for (size_t i = 0; i < p->n_devices; i++) {
+		const struct qmp_pci *f = find_pci(v, n, p->devices[i].id);
+
+		for (int b = 0; f && b < f->n_bars; b++) {
+			uint64_t at = f->bars[b].address;
+
+			if (!f->bars[b].memory || at == UINT64_MAX || at >> 32 == 0)
+				continue;
+			*ret_first = at < *ret_first ? at : *ret_first;
+			*ret_end = at + f->bars[b].bytes > *ret_end ? at + f->bars[b].bytes : *ret_end;
+		}
+	}
+	return *ret_end > 0;
+}
+
+/* Firmware may go beyond what it was told, and beyond what the CPU can address: the guest finds nothing there. */
+static void window_row(const struct plan *p, const struct qmp_pci *v, size_t n, struct verify_report *rep)
+{
+	uint64_t first, end, limit;
+	bool any = span_of_bars(p, v, n, &first, &end);
+	char size[32], *planned;
+
+	if (!p->mmio64_bytes)
+		return;
+	limit = p->address_bits && p->address_bits < 64 ? UINT64_C(1) << p->address_bits : UINT64_MAX;
+	planned = limit == UINT64_MAX ? xstrdup(format_size(p->mmio64_bytes, size))
+				      : xasprintf("%s, below 2^%d", format_size(p->mmio64_bytes, size), p->address_bits);
+	row_add(rep, any && end - first <= p->mmio64_bytes && end <= limit, xstrdup("64-bit window"), planned,
+		any ? xasprintf("BARs from 0x%" PRIx64 " to 0x%" PRIx64, first, end) : xstrdup("no BAR above 4 GiB"));
 }
 
 static void pci_rows(const struct plan *p, const struct qmp_pci *v, size_t n, struct verify_report *rep)
@@ -263,12 +310,14 @@ static void pci_rows(const struct plan *p, const struct qmp_pci *v, size_t n, st
 	for (size_t i = 0; i < p->n_devices; i++) {
 		const struct plan_device *d = &p->devices[i];
 		const struct qmp_pci *f = find_pci(v, n, d->id);
-		char *actual = f ? xasprintf("bus %02x, %d of %d BARs mapped", (unsigned int)f->bus, memory_bars(f) - unmapped_bars(f), memory_bars(f))
+		char *actual = f ? xasprintf("bus %02x below %s, %d of %d BARs mapped", (unsigned int)f->bus, port_above(v, f),
+					     memory_bars(f) - unmapped_bars(f), memory_bars(f))
 				 : xstrdup("not in the guest");
 
-		row_add(rep, pci_is_as_planned(d, f), xasprintf("%s in the guest", d->id),
+		row_add(rep, pci_is_as_planned(d, v, f), xasprintf("%s in the guest", d->id),
 			xasprintf("bus %02x below %s, every BAR mapped", (unsigned int)d->guest_bus_nr, d->guest_port), actual);
 	}
+	window_row(p, v, n, rep);
 }
 
 int verify_guest_pci(const struct plan *p, struct qmp *q, uint64_t timeout_ms, struct verify_report *rep, struct err *e)

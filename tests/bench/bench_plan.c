@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/genhost.h"
 
 #define ROUNDS    21
@@ -42,7 +43,7 @@ static void die(const char *what, const struct problems *ps)
 
 static int plan_once(const struct bench *b, struct problems *ps)
 {
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64", .major = 10, .minor = 0 };
+	struct qemu_info q = fake_qemu("10.0");
 	struct host_use use = { 0 };
 	struct plan_request req = { .vm = &b->vm,
 				    .host = &b->host,

@@ -610,6 +610,40 @@ static void make_facts(struct gen *g)
 		t->funcs[i].iommu_group = -1;
 }
 
+static void add_net(struct topology *t, const char *name, enum host_net_kind kind, const char *master)
+{
+	struct host_net *n = PUSH_ZEROED(t->nets, t->n_nets);
+
+	*n = (struct host_net){ .kind = kind, .mtu = 1500, .up = true, .persistent = true };
+	snprintf(n->name, sizeof(n->name), "%s", name);
+	snprintf(n->master, sizeof(n->master), "%s", master);
+}
+
+/* The names that genvm.c uses. */
+static void make_nets(struct gen *g)
+{
+	struct topology *t = g->t;
+
+	t->vhost_net = !odd(g, 8);
+	t->vhost_vsock = !odd(g, 8);
+	t->io_uring = !odd(g, 4);
+	t->nets_known = !odd(g, 5);
+	if (!t->nets_known)
+		return;
+	add_net(t, "eth0", HOST_NET_OTHER, "");
+	if (!odd(g, 10))
+		add_net(t, "br0", HOST_NET_BRIDGE, "");
+	t->nets[t->n_nets - 1].mtu = PICK(&g->rng, 1400, 1500, 9000);
+	for (int i = 0; i < 3; i++) {
+		AUTO_FREE char *name = xasprintf("tap%d", i);
+
+		add_net(t, name, HOST_NET_TAP, i == 2 ? "br0" : "");
+		t->nets[t->n_nets - 1].multi_queue = rng_percent(&g->rng, 80);
+		t->nets[t->n_nets - 1].in_use = rng_percent(&g->rng, 20);
+		t->nets[t->n_nets - 1].up = rng_percent(&g->rng, 80);
+	}
+}
+
 void genhost_make(uint64_t seed, const struct genhost_shape *shape, struct topology *ret)
 {
 	struct gen g = { .rng = { seed }, .t = ret, .bus = -1 };
@@ -634,6 +668,7 @@ void genhost_make(uint64_t seed, const struct genhost_shape *shape, struct topol
 	if (g.shape.functions)
 		pad_functions(&g);
 	make_facts(&g);
+	make_nets(&g);
 	sort_funcs(ret);
 	topology_finish(ret);
 	free(g.slots);

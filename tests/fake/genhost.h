@@ -33,7 +33,7 @@ void genhost_make(uint64_t seed, const struct genhost_shape *shape, struct topol
  * ordinary one. Owned. */
 char *genhost_definition(struct rng *r, const struct topology *t, const char *name, bool modest);
 
-/* The QEMU that these plans are for. */
+/* The QEMU that these plans are for; borrowed (fakeqemu.h). */
 struct qemu_info genhost_qemu(struct rng *r);
 
 /* Plan up to @n VMs one after the other; those that fit run: @use has what they hold, and the free pages of @t what is

@@ -2,6 +2,7 @@
 /* Random definitions for the machines of genhost.c, and VMs that run on them. */
 #include <string.h>
 
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/genhost.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -136,6 +137,56 @@ static void write_memory(struct rng *r, FILE *f, bool modest)
 		fputs("prealloc = off\n", f);
 }
 
+/* On the interfaces of genhost.c: some are there, some can be used. */
+static void write_net(struct rng *r, FILE *f, int i)
+{
+	static const char *const vhost[] = { "auto", "auto", "on", "off" };
+	static const char *const own[] = { "tap0", "tap1", "tap2", "tap9", "eth0" };
+
+	fprintf(f, "[net n%d]\n", i);
+	if (rng_percent(r, 40)) {
+		fputs("type = user\n", f);
+		return;
+	}
+	if (rng_percent(r, 50))
+		fputs("type = tap\n", f);
+	else
+		fprintf(f, "type = bridge\nbridge = %s\n", rng_percent(r, 90) ? "br0" : "eth0");
+	fprintf(f, "vhost = %s\n", vhost[rng_below(r, (int)ARRAY_SIZE(vhost))]);
+	if (rng_percent(r, 30))
+		fprintf(f, "queues = %d\n", rng_range(r, 1, 256));
+	/* One section only: each name once. */
+	if (i == 1 && rng_percent(r, 40))
+		fprintf(f, "ifname = %s\n", own[rng_below(r, (int)ARRAY_SIZE(own))]);
+}
+
+static void write_disk(struct rng *r, FILE *f, int i)
+{
+	static const char *const aio[] = { "auto", "threads", "io_uring" };
+
+	fprintf(f, "[disk k%d]\nfile = /var/lib/disk,%d.qcow2\n", i, i);
+	fprintf(f, "bus = %s\niothread = %s\n", rng_percent(r, 60) ? "blk" : "scsi", rng_percent(r, 85) ? "on" : "off");
+	if (rng_percent(r, 30))
+		fprintf(f, "queues = %d\n", rng_range(r, 1, rng_percent(r, 90) ? 16 : 1022));
+	if (rng_percent(r, 20))
+		fprintf(f, "aio = %s\n", aio[rng_below(r, (int)ARRAY_SIZE(aio))]);
+	if (rng_percent(r, 20))
+		fprintf(f, "bootindex = %d\n", 3 - i);
+}
+
+static void write_guest(struct rng *r, FILE *f)
+{
+	fputs("[guest]\n", f);
+	if (rng_percent(r, 20))
+		fprintf(f, "vsock = %s\n", rng_percent(r, 50) ? "auto" : "3");
+	if (rng_percent(r, 20))
+		fputs("tpm = on\n", f);
+	if (rng_percent(r, 10))
+		fputs("agent = off\nrng = off\npanic = off\n", f);
+	if (rng_percent(r, 20))
+		fputs("[cloud-init]\n", f);
+}
+
 static void write_rest(struct rng *r, FILE *f)
 {
 	static const char *const topologies[] = { "mirror", "mirror", "root-port", "flat" };
@@ -143,10 +194,11 @@ static void write_rest(struct rng *r, FILE *f)
 	fprintf(f, "[pcie]\ntopology = %s\n", topologies[rng_below(r, (int)ARRAY_SIZE(topologies))]);
 	if (rng_percent(r, 8))
 		fprintf(f, "mmio64 = %dG\n", 1 << rng_range(r, 5, 14));
+	for (int i = rng_below(r, 4); i > 0; i--)
+		write_disk(r, f, i);
 	for (int i = rng_below(r, 3); i > 0; i--)
-		fprintf(f, "[disk k%d]\nfile = /var/lib/disk,%d.qcow2\n", i, i);
-	for (int i = rng_below(r, 2); i > 0; i--)
-		fprintf(f, "[net n%d]\ntype = user\n", i);
+		write_net(r, f, i);
+	write_guest(r, f);
 }
 
 char *genhost_definition(struct rng *r, const struct topology *t, const char *name, bool modest)
@@ -175,10 +227,13 @@ char *genhost_definition(struct rng *r, const struct topology *t, const char *na
 
 struct qemu_info genhost_qemu(struct rng *r)
 {
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64",
-			       .major = rng_percent(r, 50) ? 7 : 10,
-			       .minor = 2,
-			       .micro = 1 };
+	const char *const *versions = fake_qemu_versions();
+	struct qemu_info q;
+	int n = 0;
+
+	while (versions[n])
+		n++;
+	q = fake_qemu(versions[rng_below(r, n)]);
 
 	if (rng_percent(r, 80)) {
 		q.ovmf_code = (char *)"/usr/share/OVMF/OVMF_CODE_4M.fd";

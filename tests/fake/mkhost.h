@@ -4,7 +4,7 @@
  * The result is what probe_host() reads below another root: real symbolic links as the kernel has them, config
  * spaces with capabilities, CPUs that hwloc accepts.  tests/fixtures/NAME.host are the machines; each is one text file:
  *
- *   host NAME [kernel=RELEASE] [machine-id=HEX] [no-kvm] [no-vfio]
+ *   host NAME [kernel=RELEASE] [machine-id=HEX] [no-kvm] [no-vfio] [no-vhost]
  *   cpu VENDOR [threads=N] [smt=split|adjacent] [phys-bits=N] [l3-cores=N] [isolated=LIST] [nohz-full=LIST]
  *   iommu intel|amd|off [bits=N]
  *   node ID socket=N cpus=LIST memory=SIZE [free=SIZE] [1G=FREE/TOTAL] [2M=FREE/TOTAL] [distances=10,21]
@@ -19,7 +19,8 @@
  *   mount DEV DIR [TYPE] [anonymous]          anonymous: a device number that is in no /dev/block, as btrfs has
  *   swap DEV
  *   net NAME at BDF [master=NAME]             an interface of a function
- *   net NAME virtual [master=NAME]            a bridge, a bond; its members name it as master
+ *   net NAME virtual [master=NAME] [bridge] [mtu=N] [down]   a bridge, a bond; its members name it as master
+ *   net NAME virtual tap [multi-queue] [busy|transient] ...  busy: a process has it open; transient: it goes with that one
  *   net NAME vlan-of=NAME
  *   route NAME default|SUBNET                 an IPv4 route, e.g. 10.1.0.0/16
  *   address6 NAME HEX [scope=global|link]

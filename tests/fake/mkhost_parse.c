@@ -214,13 +214,14 @@ static int parse_props(struct mk *m, const struct strv *w, size_t from, unsigned
 
 static int st_host(struct mk *m, const struct strv *w)
 {
-	if (mk_check_options(m, w, 2, "kernel machine-id no-kvm no-vfio") < 0)
+	if (mk_check_options(m, w, 2, "kernel machine-id no-kvm no-vfio no-vhost") < 0)
 		return -EINVAL;
 	snprintf(m->name, sizeof(m->name), "%s", w->v[1]);
 	option_text(w, 2, "kernel", m->kernel, sizeof(m->kernel));
 	option_text(w, 2, "machine-id", m->machine_id, sizeof(m->machine_id));
 	m->no_kvm = mk_option(w, 2, "no-kvm") != NULL;
 	m->no_vfio = mk_option(w, 2, "no-vfio") != NULL;
+	m->no_vhost = mk_option(w, 2, "no-vhost") != NULL;
 	return 0;
 }
 

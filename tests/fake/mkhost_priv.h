@@ -80,7 +80,7 @@ struct mk {
 	const char *file;
 
 	char name[64], kernel[64], machine_id[40];
-	bool no_kvm, no_vfio, no_numa;
+	bool no_kvm, no_vfio, no_vhost, no_numa;
 	char cpu_vendor[32], iommu[8], isolated[256], nohz_full[256];
 	int threads, phys_bits, iommu_bits, l3_cores;
 	bool smt_adjacent;

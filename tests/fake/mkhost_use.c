@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/if_tun.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -197,6 +198,26 @@ static int net_stack(struct mk *m, const char *upper, const char *lower, bool ma
 	return mk_make_link_at(m, up, "%s/upper_%s", low, upper);
 }
 
+/* What is the same for all kinds of interface, and what makes a bridge or a tap of it. */
+static int net_files(struct mk *m, const char *path, const struct strv *w)
+{
+	unsigned int tun = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+	int mtu = 1500;
+
+	if (mk_check_options(m, w, 3, "at master bridge tap multi-queue transient busy down mtu") < 0 || mk_option_int(m, w, 3, "mtu", &mtu) < 0 ||
+	    mk_put(m, path, "mtu", "%d", mtu) < 0 || mk_put(m, path, "flags", "0x%x", mk_option(w, 3, "down") ? 0x1002 : 0x1003) < 0)
+		return -1;
+	if (mk_option(w, 3, "bridge"))
+		return mk_put(m, path, "bridge/stp_state", "0");
+	if (!mk_option(w, 3, "tap"))
+		return 0;
+	tun |= (mk_option(w, 3, "multi-queue") ? IFF_MULTI_QUEUE : 0) | (mk_option(w, 3, "transient") ? 0 : IFF_PERSIST);
+	/* Of an interface that is down the carrier cannot be read. */
+	if (!mk_option(w, 3, "down") && mk_put(m, path, "carrier", "%d", mk_option(w, 3, "busy") || mk_option(w, 3, "transient")) < 0)
+		return -1;
+	return mk_put(m, path, "tun_flags", "0x%x", tun);
+}
+
 static int late_net(struct mk *m, const struct strv *w)
 {
 	bool at = w->n >= 4 && !strcmp(w->v[2], "at");
@@ -213,6 +234,8 @@ static int late_net(struct mk *m, const struct strv *w)
 	if (mk_put(m, path, "ifindex", "%d", ++m->next_ifindex) < 0 || mk_put(m, path, "operstate", "up") < 0 ||
 	    mk_put(m, path, "address", "02:00:00:00:00:%02x", m->next_ifindex) < 0 ||
 	    mk_make_link_at(m, path, "sys/class/net/%s", w->v[1]) < 0)
+		return -1;
+	if (!at && !vlan && net_files(m, path, w) < 0)
 		return -1;
 	if (d && mk_make_link_at(m, d->path, "%s/device", path) < 0)
 		return -1;
@@ -273,7 +296,7 @@ int mk_write_late(struct mk *m)
 {
 	if (mk_make_dirs(m, "sys/class/block") < 0 || mk_make_dirs(m, "sys/dev/block") < 0 ||
 	    mk_put(m, "sys/devices/virtual/net/lo", "ifindex", "1") < 0 ||
-	    mk_make_link(m, "sys/devices/virtual/net/lo", "sys/class/net/lo") < 0)
+	    mk_put(m, "sys/devices/virtual/net/lo", "mtu", "65536") < 0 || mk_make_link(m, "sys/devices/virtual/net/lo", "sys/class/net/lo") < 0)
 		return -1;
 	for (size_t i = 0; i < m->late.n; i++) {
 		m->line = m->late_lines[i];
@@ -314,6 +337,8 @@ int mk_write_misc(struct mk *m)
 	if (mk_make_dirs(m, "sys/class/misc") < 0)
 		return -1;
 	if (!m->no_kvm && mk_put(m, "sys/class/misc/kvm", "dev", "10:232") < 0)
+		return -1;
+	if (!m->no_vhost && mk_put(m, "sys/class/misc/vhost-net", "dev", "10:238") < 0)
 		return -1;
 	return m->no_vfio ? 0 : mk_put(m, "sys/class/misc/vfio", "dev", "10:196");
 }

@@ -338,11 +338,11 @@ vm_hugepages() { # NAME
 		grep -oE '\bN[0-9]+=[0-9]+' | awk -F'[N=]' '{ n[$2] += $3 } END { for (i in n) print i, n[i] }' | sort -n
 }
 
-# BDFs that QEMU was given on its command line.
+# BDFs that QEMU was given on its command line; a VM may have none.
 vm_devices() { # NAME
 	local pid
 	pid=$(vm_qemu_pid "$1") || return 1
-	tr '\0' '\n' <"/proc/$pid/cmdline" | grep -oE '0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]' | sort -u
+	tr '\0' '\n' <"/proc/$pid/cmdline" | { grep -oE '0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]' || :; } | sort -u
 }
 
 # The plan of a running VM against the kernel's own words: affinity of every thread, node of every page, driver of every
@@ -392,7 +392,7 @@ vm_check() { # NAME PLAN
 	expect_eq "$name: devices not on vfio-pci, or on another node than planned" "" "$wrong"
 	expect_eq "$name: IOMMU groups that QEMU holds" \
 		"$(jq -r '.devices[].bdf' "$plan" | while read -r bdf; do basename "$(readlink "/sys/bus/pci/devices/$bdf/iommu_group")"; done | sort -un)" \
-		"$(find "/proc/$pid/fd" -lname '/dev/vfio/[0-9]*' -printf '%l\n' | grep -oE '[0-9]+$' | sort -un)"
+		"$(find "/proc/$pid/fd" -lname '/dev/vfio/[0-9]*' -printf '%l\n' | sed 's|.*/||' | sort -un)"
 	host_keeps_its_own
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The command of a plan, read as QEMU reads it; bus numbers as firmware gives them out. */
+#include <json-c/json.h>
 #include <string.h>
 
 #include "property.h"
@@ -10,6 +11,7 @@
 struct option {
 	const char *flag;
 	struct strv kv;
+	bool json;
 };
 
 struct command {
@@ -40,6 +42,21 @@ static void cut(const char *value, struct option *o)
 	}
 }
 
+/* The same of what is written in JSON; booleans as "on" and "off", lists as they are. */
+static void cut_json(const char *value, struct option *o)
+{
+	struct json_object *j = json_tokener_parse(value), *driver = NULL;
+
+	json_object_object_get_ex(j, "driver", &driver);
+	strv_push(&o->kv, driver ? json_object_get_string(driver) : "");
+	json_object_object_foreach(j, key, v) {
+		bool flag = json_object_is_type(v, json_type_boolean);
+
+		strv_pushf(&o->kv, "%s=%s", key, flag ? (json_object_get_boolean(v) ? "on" : "off") : json_object_get_string(v));
+	}
+	json_object_put(j);
+}
+
 static const char *get(const struct option *o, const char *key)
 {
 	size_t n = strlen(key);
@@ -65,6 +82,17 @@ static uint64_t number(const struct command *c, const struct option *o, const ch
 static bool is(const struct option *o, const char *flag, const char *driver)
 {
 	return strcmp(o->flag, flag) == 0 && (!driver || strcmp(o->kv.v[0], driver) == 0);
+}
+
+/* All but those on a bus of a device of ours, and those on none. */
+static bool is_pci(const struct option *o)
+{
+	static const char *const others[] = { "scsi-hd", "scsi-cd", "virtserialport", "pvpanic", "tpm-crb" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (is(o, "-device", others[i]))
+			return false;
+	return is(o, "-device", NULL);
 }
 
 static bool is_port(const struct option *o)
@@ -168,8 +196,7 @@ static void check_parent(const struct command *c, const struct option *o)
 static bool function_zero(const struct command *c, const char *bus, int slot)
 {
 	for (size_t i = 0; i < c->n; i++)
-		if (is(&c->v[i], "-device", NULL) && strcmp(get(&c->v[i], "bus"), bus) == 0 &&
-		    place(c, &c->v[i]) == slot * 8)
+		if (is_pci(&c->v[i]) && strcmp(get(&c->v[i], "bus"), bus) == 0 && place(c, &c->v[i]) == slot * 8)
 			return get(&c->v[i], "multifunction") && strcmp(get(&c->v[i], "multifunction"), "on") == 0;
 	return false;
 }
@@ -179,12 +206,12 @@ static void check_places(const struct command *c)
 	for (size_t i = 0; i < c->n; i++) {
 		const struct option *o = &c->v[i];
 
-		if (!is(o, "-device", NULL))
+		if (!is_pci(o))
 			continue;
 		CHECK(c->t, get(o, "bus"), "%s has no bus", get(o, "id"));
 		check_parent(c, o);
 		for (size_t k = 0; k < i; k++)
-			if (is(&c->v[k], "-device", NULL) && strcmp(get(&c->v[k], "bus"), get(o, "bus")) == 0)
+			if (is_pci(&c->v[k]) && strcmp(get(&c->v[k], "bus"), get(o, "bus")) == 0)
 				CHECK(c->t, place(c, &c->v[k]) != place(c, o), "%s and %s are both at %s", get(o, "id"),
 				      get(&c->v[k], "id"), get(o, "addr"));
 		if (place(c, o) % 8)
@@ -359,6 +386,122 @@ static void check_memory(const struct command *c)
 	      backends, c->p->n_nodes);
 }
 
+/* --- networks ------------------------------------------------------------------------------------------- */
+
+static const struct option *nic_of(const struct command *c, const char *netdev)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (is(&c->v[i], "-device", "virtio-net-pci") && strcmp(get(&c->v[i], "netdev"), netdev) == 0)
+			return &c->v[i];
+	CHECK(c->t, false, "no NIC for %s", netdev);
+}
+
+static void check_nets(const struct command *c)
+{
+	size_t taps = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		const struct option *o = &c->v[i], *nic;
+		uint64_t queues;
+
+		if (!is(o, "-netdev", NULL))
+			continue;
+		nic = nic_of(c, get(o, "id"));
+		queues = get(o, "queues") ? number(c, o, "queues") : 1;
+		CHECK(c->t, (queues > 1) == (get(nic, "mq") != NULL) && queues <= 256, "%s has %d queues", get(o, "id"), (int)queues);
+		CHECK(c->t, queues == 1 || number(c, nic, "vectors") == 2 * queues + 2, "%s has not a vector for each queue and two", get(o, "id"));
+		if (!is(o, "-netdev", "tap"))
+			continue;
+		CHECK(c->t, strlen(get(o, "ifname")) < 16, "%s is too long for an interface", get(o, "ifname"));
+		for (size_t k = 0; k < i; k++)
+			CHECK(c->t, !is(&c->v[k], "-netdev", "tap") || strcmp(get(&c->v[k], "ifname"), get(o, "ifname")), "%s is there twice",
+			      get(o, "ifname"));
+		CHECK(c->t, strcmp(get(o, "vhost"), "on") || c->t->host.vhost_net, "vhost without /dev/vhost-net");
+		taps++;
+	}
+	CHECK(c->t, taps == c->p->n_taps, "%zu taps in the command, %zu in the plan", taps, c->p->n_taps);
+}
+
+/* --- disks ------------------------------------------------------------------------------------------------ */
+
+static const struct plan_iothread *planned_thread(const struct command *c, const char *id)
+{
+	for (size_t i = 0; i < c->p->n_iothreads; i++)
+		if (strcmp(c->p->iothreads[i].id, id) == 0)
+			return &c->p->iothreads[i];
+	CHECK(c->t, false, "I/O thread %s is not in the plan", id);
+}
+
+/* Each queue is given to one thread that is there. */
+static void check_map(const struct command *c, const struct option *o, uint64_t queues)
+{
+	struct json_object *map = json_tokener_parse(get(o, "iothread-vq-mapping")), *id = NULL, *vqs = NULL;
+	struct cpuset seen = { 0 };
+
+	CHECK(c->t, o->json && json_object_array_length(map) > 1, "%s: a map of one", get(o, "id"));
+	for (size_t i = 0; i < json_object_array_length(map); i++) {
+		json_object_object_get_ex(json_object_array_get_idx(map, i), "iothread", &id);
+		json_object_object_get_ex(json_object_array_get_idx(map, i), "vqs", &vqs);
+		planned_thread(c, json_object_get_string(id));
+		CHECK(c->t, json_object_array_length(vqs) > 0, "%s: %s has no queue", get(o, "id"), json_object_get_string(id));
+		for (size_t k = 0; k < json_object_array_length(vqs); k++) {
+			int q = json_object_get_int(json_object_array_get_idx(vqs, k));
+
+			CHECK(c->t, !cpuset_has(&seen, q), "%s: queue %d is given out twice", get(o, "id"), q);
+			cpuset_add(&seen, q);
+		}
+	}
+	CHECK(c->t, cpuset_count(&seen) == (int)queues && !cpuset_has(&seen, (int)queues), "%s: %d of %d queues are served", get(o, "id"),
+	      cpuset_count(&seen), (int)queues);
+	json_object_put(map);
+}
+
+static void check_server(const struct command *c, const struct option *o)
+{
+	bool blk = is(o, "-device", "virtio-blk-pci");
+	uint64_t queues = number(c, o, blk ? "num-queues" : "num_queues");
+	enum qemu_feature mapping = blk ? QF_BLK_VQ_MAPPING : QF_SCSI_VQ_MAPPING;
+
+	CHECK(c->t, queues >= 1 && queues <= 1024, "%s has %d queues", get(o, "id"), (int)queues);
+	if (get(o, "iothread"))
+		planned_thread(c, get(o, "iothread"));
+	if (!get(o, "iothread-vq-mapping"))
+		return;
+	CHECK(c->t, qemu_has(&c->t->qemu, mapping) && !get(o, "iothread"), "%s: this QEMU cannot do that", get(o, "id"));
+	check_map(c, o, queues);
+}
+
+/* What is plugged into a device of ours is behind it, also in the order of QEMU, which makes devices in JSON last. */
+static void check_plugged(const struct command *c, const struct option *o)
+{
+	AUTO_FREE char *id = xstrndup(get(o, "bus"), strcspn(get(o, "bus"), "."));
+	const struct option *parent = by_id(c, id);
+
+	CHECK(c->t, parent && parent < o && (o->json || !parent->json), "%s is plugged into %s, which is not there before", get(o, "id"), id);
+}
+
+static void check_disks(const struct command *c)
+{
+	size_t threads = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		const struct option *o = &c->v[i];
+
+		threads += is(o, "-object", "iothread");
+		if (is(o, "-device", "virtio-blk-pci") || is(o, "-device", "virtio-scsi-pci"))
+			check_server(c, o);
+		if (is(o, "-device", NULL) && !is_pci(o) && get(o, "bus"))
+			check_plugged(c, o);
+		for (size_t k = 0; get(o, "bootindex") && k < i; k++)
+			CHECK(c->t, !get(&c->v[k], "bootindex") || strcmp(get(&c->v[k], "bootindex"), get(o, "bootindex")), "bootindex %s is there twice",
+			      get(o, "bootindex"));
+	}
+	CHECK(c->t, threads == c->p->n_iothreads, "%zu I/O threads in the command, %zu in the plan", threads, c->p->n_iothreads);
+	for (size_t i = 0; i < c->p->n_iothreads; i++)
+		CHECK(c->t, !cpuset_empty(&c->p->iothreads[i].host_cpus) && cpuset_subset(&c->p->iothreads[i].host_cpus, &c->p->housekeeping),
+		      "%s is not on the CPUs kept for the host", c->p->iothreads[i].id);
+}
+
 void property_check_argv(const struct trial *t, const struct plan *p)
 {
 	struct command c = { .t = t, .p = p, .v = xcalloc(p->n_args, sizeof(*c.v)), .n = p->n_args };
@@ -366,7 +509,11 @@ void property_check_argv(const struct trial *t, const struct plan *p)
 	CHECK(t, p->n_args < MAX_DEVS, "%zu options", p->n_args);
 	for (size_t i = 0; i < p->n_args; i++) {
 		c.v[i].flag = p->args[i].flag;
-		cut(p->args[i].value ? p->args[i].value : "", &c.v[i]);
+		c.v[i].json = p->args[i].value && p->args[i].value[0] == '{';
+		if (c.v[i].json)
+			cut_json(p->args[i].value, &c.v[i]);
+		else
+			cut(p->args[i].value ? p->args[i].value : "", &c.v[i]);
 	}
 	check_ids(&c);
 	check_passed(&c);
@@ -376,6 +523,8 @@ void property_check_argv(const struct trial *t, const struct plan *p)
 	check_smp(&c);
 	check_numa_cpus(&c);
 	check_memory(&c);
+	check_nets(&c);
+	check_disks(&c);
 	for (size_t i = 0; i < c.n; i++)
 		strv_clear(&c.v[i].kv);
 	free(c.v);

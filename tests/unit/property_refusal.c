@@ -483,6 +483,82 @@ static void vcpus_too_many(const struct refusal *r)
 	CHECK(r->t, n > (r->t->qemu.major >= 9 ? 4096u : 288u), "%zu vCPUs are possible", n);
 }
 
+/* --- networks ------------------------------------------------------------------------------------------- */
+
+/* The [net] that the message begins with. */
+static const struct net_config *named_net(const struct refusal *r)
+{
+	for (size_t i = 0; i < r->t->vm.n_nets; i++) {
+		AUTO_FREE char *head = xasprintf("[net %s] ", r->t->vm.nets[i].name);
+
+		if (strncmp(r->p->message, head, strlen(head)) == 0)
+			return &r->t->vm.nets[i];
+	}
+	CHECK(r->t, false, "%s names no [net]", r->p->code);
+}
+
+static const struct host_net *interface(const struct refusal *r, const char *name)
+{
+	for (size_t i = 0; name && i < r->t->host.n_nets; i++)
+		if (strcmp(r->t->host.nets[i].name, name) == 0)
+			return &r->t->host.nets[i];
+	return NULL;
+}
+
+static void bridge_missing(const struct refusal *r)
+{
+	const struct net_config *n = named_net(r);
+	const struct host_net *h = interface(r, n->bridge);
+
+	CHECK(r->t, n->type == NET_BRIDGE && r->t->host.nets_known && (!h || h->kind != HOST_NET_BRIDGE), "the bridge is there");
+}
+
+static void tap_unusable(const struct refusal *r)
+{
+	const struct net_config *n = named_net(r);
+	const struct host_net *h = interface(r, n->ifname);
+
+	CHECK(r->t, h, "there is no such interface");
+	CHECK(r->t,
+	      h->kind != HOST_NET_TAP || (n->queues != 1 && !h->multi_queue) || (n->type == NET_BRIDGE && strcmp(h->master, n->bridge)),
+	      "the tap can be used");
+}
+
+static void tap_busy(const struct refusal *r)
+{
+	const struct host_net *h = interface(r, named_net(r)->ifname);
+
+	CHECK(r->t, h && h->kind == HOST_NET_TAP && h->in_use, "nobody has the tap");
+}
+
+static void vhost_missing(const struct refusal *r)
+{
+	CHECK(r->t, named_net(r)->vhost == VHOST_ON && !r->t->host.vhost_net, "vhost is there, or was not asked for");
+}
+
+/* --- disks, guest devices --------------------------------------------------------------------------------- */
+
+static void io_uring_missing(const struct refusal *r)
+{
+	bool asked = false;
+
+	for (size_t i = 0; i < r->t->vm.n_disks; i++)
+		asked = asked || r->t->vm.disks[i].aio == AIO_IO_URING;
+	CHECK(r->t, asked && !r->t->host.io_uring, "io_uring is there, or was not asked for");
+}
+
+static void vsock_missing(const struct refusal *r)
+{
+	CHECK(r->t, r->t->vm.vsock && !r->t->host.vhost_vsock, "vsock is there, or was not asked for");
+}
+
+static void program_missing(const struct refusal *r)
+{
+	bool seed = r->t->vm.cloud_init && !r->t->req.seed_tool, tpm = r->t->vm.guest_tpm && !r->t->req.swtpm;
+
+	CHECK(r->t, strstr(r->p->message, "[cloud-init]") ? seed : tpm, "the program is there, or was not asked for");
+}
+
 static const struct {
 	const char *code;
 	enum problem_kind kind;
@@ -510,6 +586,13 @@ static const struct {
 	{ "bad-value", PROBLEM_CONFIG, bad_value },
 	{ "kvm-missing", PROBLEM_HOST, kvm_missing },
 	{ "file-missing", PROBLEM_HOST, file_missing },
+	{ "bridge-missing", PROBLEM_HOST, bridge_missing },
+	{ "tap-unusable", PROBLEM_HOST, tap_unusable },
+	{ "tap-busy", PROBLEM_BUSY, tap_busy },
+	{ "vhost-missing", PROBLEM_HOST, vhost_missing },
+	{ "io-uring-missing", PROBLEM_HOST, io_uring_missing },
+	{ "vsock-missing", PROBLEM_HOST, vsock_missing },
+	{ "program-missing", PROBLEM_HOST, program_missing },
 };
 
 static void check_problem(struct refusal *r)

@@ -40,6 +40,33 @@ Test(affinity, what_the_kernel_changes_is_an_error, .timeout = 30)
 	cr_assert(eq(int, affinity_get(INT_MAX, &more, &e), -ESRCH));
 }
 
+/* Only the kernel's own workers are moved: any process may take such a name. */
+Test(affinity, a_name_does_not_make_a_vhost_worker, .timeout = 30)
+{
+	AUTO_FREE char *name = xasprintf("vhost-%d", (int)getpid());
+	struct thread_info *v = NULL;
+	struct err e = { 0 };
+	int ready[2], status;
+	size_t n = 0;
+	char c = 0;
+	pid_t pid;
+
+	cr_assert(zero(int, pipe(ready)));
+	pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_NAME, name);
+		if (write(ready[1], &c, 1) == 1)
+			pause();
+		_exit(1);
+	}
+	cr_assert(eq(int, (int)read(ready[0], &c, 1), 1));
+	cr_assert(zero(int, affinity_add_vhost(getpid(), &v, &n, &e)), "%s", e.msg);
+	cr_assert(zero(sz, n));
+	kill(pid, SIGKILL);
+	cr_assert(eq(int, waitpid(pid, &status, 0), pid));
+	free(v);
+}
+
 struct helper {
 	pthread_barrier_t ready, done;
 };

@@ -65,6 +65,8 @@ static void make_claim(struct claim *c, const char *vm)
 	cpuset_add(&c->cpus, 4095);
 	m = PUSH_ZEROED(c->memory, c->n_memory);
 	*m = (struct used_memory){ .host_node = 2, .bytes = 960 * GIB, .page_bytes = GIB, .allocated = true };
+	strv_push(&c->taps, "tap-x");
+	strv_push(&c->taps, "a-lan");
 	cr_assert(mkdir(c->rundir, 0700) == 0 || errno == EEXIST);
 }
 
@@ -87,6 +89,9 @@ static bool claims_equal(const struct claim *a, const struct claim *b)
 		     same(a->devices[i].from, b->devices[i].from) &&
 		     same(a->devices[i].override, b->devices[i].override) && same(a->devices[i].to, b->devices[i].to) &&
 		     same(a->devices[i].id, b->devices[i].id);
+	eq = eq && a->taps.n == b->taps.n;
+	for (size_t i = 0; eq && i < a->taps.n; i++)
+		eq = same(a->taps.v[i], b->taps.v[i]);
 	for (size_t i = 0; eq && i < a->n_memory; i++)
 		eq = a->memory[i].host_node == b->memory[i].host_node && a->memory[i].bytes == b->memory[i].bytes &&
 		     a->memory[i].page_bytes == b->memory[i].page_bytes &&

@@ -116,10 +116,10 @@ static const struct {
 	{ NAMED "[VM]\nnmae = b\n", "t.ini:3 unknown-section: unknown section 'VM' [did you mean [vm]?]\n" },
 	{ NAMED "[disks os]\nfile = /x\n",
 	  "t.ini:3 unknown-section: unknown section 'disks' [did you mean [disk NAME]?]\n" },
-	{ NAMED "[hooks]\npre-bind = /x\n", "t.ini:3 unknown-section: unknown section 'hooks' []\n" },
+	{ NAMED "[hooks]\npre-bind = x\n", "t.ini:4 bad-value: [hooks] pre-bind: 'x' is not an absolute path [expected an absolute path]\n" },
 	{ NAMED "[fabrics]\nmode = auto\n", "t.ini:3 unknown-section: unknown section 'fabrics' [did you mean [fabric]?]\n" },
-	{ NAMED "[hooks]\nname = b\njunk\n",
-	  "t.ini:3 unknown-section: unknown section 'hooks' []\n"
+	{ NAMED "[templates]\nname = b\njunk\n",
+	  "t.ini:3 unknown-section: unknown section 'templates' []\n"
 	  "t.ini:5 syntax: cannot read 'junk' [expected '[section]', 'key = value' or a comment]\n" },
 	{ NAMED "[cpu\nname = b\n", "t.ini:3 bad-section: '[cpu': the ']' is missing []\n" },
 	{ NAMED "[cpu ; x]\nvcpus = 4\n", "t.ini:3 bad-section: [cpu] takes no name [write [cpu]]\n" },
@@ -157,9 +157,15 @@ static const struct {
 	  "t.ini:4 unknown-key: [place] unknown key 'gpu_index' [did you mean 'gpu-index'?]\n" },
 	{ NAMED "[place]\nswitches = auto\n", "t.ini:4 unknown-key: [place] unknown key 'switches' []\n" },
 	{ NAMED "[pcie]\nacs = keep\n", "t.ini:4 unknown-key: [pcie] unknown key 'acs' []\n" },
-	{ NAMED "[lifecycle]\non-crash = stop\n", "t.ini:4 unknown-key: [lifecycle] unknown key 'on-crash' []\n" },
+	{ NAMED "[lifecycle]\non-crash = dump\n",
+	  "t.ini:4 bad-value: [lifecycle] on-crash: 'dump' is not one of stop or restart [expected stop or restart]\n" },
 	{ NAMED "[security]\nuser = q\n", "t.ini:4 unknown-key: [security] unknown key 'user' []\n" },
-	{ NAMED "[net a]\nbridge = br0\n", "t.ini:4 unknown-key: [net a] unknown key 'bridge' []\n" },
+	{ NAMED "[net a]\nhelper = /x\n", "t.ini:4 unknown-key: [net a] unknown key 'helper' []\n" },
+	{ NAMED "[guest]\nballoon = on\n", "t.ini:4 unknown-key: [guest] unknown key 'balloon' []\n" },
+	{ NAMED "[cloud-init]\nuser_data = /u\n",
+	  "t.ini:4 unknown-key: [cloud-init] unknown key 'user_data' [did you mean 'user-data'?]\n" },
+	{ NAMED "[cloud_init]\nuser-data = /u\n",
+	  "t.ini:3 unknown-section: unknown section 'cloud_init' [did you mean [cloud-init]?]\n" },
 	{ NAMED "name = b\n", "t.ini:3 duplicate-key: [vm] name: is set in line 2 already [remove one of the two]\n" },
 	{ NAMED "[disk os]\n",
 	  "t.ini:3 missing-key: [disk os] file: is required [for example 'file = /var/lib/gpuvm/disks/half0.qcow2']\n" },
@@ -253,8 +259,26 @@ static const struct {
 	  "t.ini:4 bad-value: [net m] mac: '52:54:00:12:34' is not a MAC address [expected auto, or a unicast MAC address "
 	  "like 52:54:00:12:34:56]\n" },
 	{ NAMED "[net m]\ntype = tap\nifname = averylongtapname\n",
-	  "t.ini:5 bad-value: [net m] ifname: 'averylongtapname' is too long: 16 characters, at most 15 [expected " NAME_FORM
-	  "15 characters]\n" },
+	  "t.ini:5 bad-value: [net m] ifname: 'averylongtapname' is too long: 16 characters, at most 15 [expected auto, or "
+	  NAME_FORM "15 characters]\n" },
+	{ NAMED "[net m]\ntype = bridge\nbridge = br 0\n",
+	  "t.ini:5 bad-value: [net m] bridge: 'br 0' is not a name [expected " NAME_FORM "15 characters]\n" },
+	{ NAMED "[disk a]\nfile = /a\nbus = ide\ndiscard = trim\nserial = a23456789012345678901\n[disk b]\nfile = /b\nserial = a b\n",
+	  "t.ini:5 bad-value: [disk a] bus: 'ide' is not one of blk or scsi [expected blk or scsi]\n"
+	  "t.ini:6 bad-value: [disk a] discard: 'trim' is not on or off [expected on or off]\n"
+	  "t.ini:7 bad-value: [disk a] serial: 'a23456789012345678901' is too long: 21 characters, at most 20 [expected auto, or one word of at "
+	  "most 20 characters]\n"
+	  "t.ini:10 bad-value: [disk b] serial: 'a b' is more than one word [expected auto, or one word of at most 20 characters]\n" },
+	{ NAMED "[guest]\ntpm = 2.0\nvsock = 2\n",
+	  "t.ini:4 bad-value: [guest] tpm: '2.0' is not on or off [expected on or off]\n"
+	  "t.ini:5 bad-value: [guest] vsock: '2' is out of range (3 to 2147483647) [expected off, auto, or a number from 3 to 2147483647]\n" },
+	{ NAMED "[cloud-init]\nuser-data = seed.yaml\n",
+	  "t.ini:4 bad-value: [cloud-init] user-data: 'seed.yaml' is not an absolute path [expected an absolute path]\n" },
+	{ NAMED "[cpu]\npmu = no perf\ninvtsc = auto\ncpu-pm = idle\n[memory]\nmem-lock = all\n",
+	  "t.ini:4 bad-value: [cpu] pmu: 'no perf' is not on or off [expected on or off]\n"
+	  "t.ini:5 bad-value: [cpu] invtsc: 'auto' is not on or off [expected on or off]\n"
+	  "t.ini:6 bad-value: [cpu] cpu-pm: 'idle' is not on or off [expected on or off]\n"
+	  "t.ini:8 bad-value: [memory] mem-lock: 'all' is not on or off [expected on or off]\n" },
 	{ NAMED "[lifecycle]\nready-timeout = 0\nstop-timeout = soon\n",
 	  "t.ini:4 bad-value: [lifecycle] ready-timeout: '0' is out of range (1 ms to 604800 s) [expected auto, or a time "
 	  "like 500ms, 90s or 5min from 1 ms to 604800 s]\n"
@@ -398,12 +422,15 @@ Test(config, every_default)
 	cr_expect(vm.vcpus == CONF_AUTO && !vm.cpu_model && vm.threads == CONF_AUTO);
 	cr_expect(vm.pin == PIN_AUTO && !vm.pin_cpus && vm.n_pin_cpus == 0);
 	cr_expect(vm.cpu_reserve == CONF_AUTO && !vm.emulator_set && cpuset_empty(&vm.emulator));
-	cr_expect(vm.memory_bytes == 0 && vm.hugepage_bytes == CONF_AUTO && vm.prealloc);
+	cr_expect(vm.memory_bytes == 0 && vm.hugepage_bytes == CONF_AUTO && vm.prealloc == PREALLOC_AUTO);
 	cr_expect(vm.mem_reserve_bytes == CONF_AUTO);
 	cr_expect(vm.pcie == PCIE_MIRROR && vm.mmio64_bytes == 0);
 	cr_expect(vm.serial == SERIAL_SOCKET && vm.stop_timeout_ms == 90000 && vm.ready_timeout_ms == 0);
 	cr_expect(vm.on_reboot == REBOOT_RESET && vm.on_launcher_death == DEATH_KEEP && vm.sandbox);
 	cr_expect(!vm.qemu_binary && !vm.qemu_args && vm.qemu_env.n == 0);
+	cr_expect(vm.pmu && !vm.invtsc && !vm.cpu_pm && !vm.mem_lock);
+	cr_expect(vm.guest_agent && vm.guest_rng && vm.guest_panic && !vm.guest_tpm && vm.vsock == 0);
+	cr_expect(!vm.cloud_init && !vm.user_data && !vm.meta_data && !vm.network_config);
 
 	cr_assert(vm.n_devices == 1 && vm.n_disks == 1 && vm.n_nets == 1);
 	cr_expect_str_eq(d->name, "d");
@@ -413,8 +440,10 @@ Test(config, every_default)
 	cr_expect_str_eq(k->file, "/k");
 	cr_expect(k->format == DISK_AUTO && k->queues == CONF_AUTO && k->iothread && k->cache == CACHE_AUTO);
 	cr_expect(k->aio == AIO_AUTO && !k->readonly && k->bootindex == CONF_AUTO);
+	cr_expect(k->bus == BUS_BLK && !k->discard && !k->serial);
 	cr_expect_str_eq(n->name, "n");
 	cr_expect(n->type == NET_USER && !n->ifname && n->queues == CONF_AUTO && n->vhost == VHOST_AUTO && !n->mac);
+	cr_expect(!n->bridge && !d->iommufd);
 	config_clear(&vm);
 }
 
@@ -425,7 +454,10 @@ Test(config, values_of_unnamed_sections)
 		 "accel=tcg\nmachine=pc-q35-7.2\nkernel=/boot/k\ninitrd=/boot/i\nappend=a=b ; c # d\n"
 		 "[place]\ngpus=4\ngpu-index=0\nsocket=1\nnics=none\nnvme=2\n"
 		 "[cpu]\nvcpus=4\nmodel=host,-x\nthreads=1\npin=7,5-6,0\nreserve=0\nemulator=1-2\n"
-		 "[memory]\nsize=1.5T\nhugepages=2M\nprealloc=off\nreserve=0\n"
+		 "pmu=off\ninvtsc=on\ncpu-pm=on\n"
+		 "[memory]\nsize=1.5T\nhugepages=2M\nprealloc=off\nreserve=0\nmem-lock=on\n"
+		 "[guest]\nagent=off\nrng=off\npanic=off\ntpm=on\nvsock=2147483647\n"
+		 "[cloud-init]\nuser-data=/u, v\nmeta-data=/m\nnetwork-config=/n\n"
 		 "[pcie]\ntopology=flat\nmmio64=4 TiB\n"
 		 "[console]\nserial=stdio\n"
 		 "[lifecycle]\nstop-timeout=0\nready-timeout=1500ms\non-reboot=stop\non-launcher-death=stop\n"
@@ -446,10 +478,16 @@ Test(config, values_of_unnamed_sections)
 	cr_assert(vm.n_pin_cpus == 4);
 	cr_expect(vm.pin_cpus[0] == 7 && vm.pin_cpus[1] == 5 && vm.pin_cpus[2] == 6 && vm.pin_cpus[3] == 0);
 	cr_expect(cpuset_count(&vm.emulator) == 2 && cpuset_has(&vm.emulator, 1) && cpuset_has(&vm.emulator, 2));
-	cr_expect(vm.memory_bytes == UINT64_C(3) << 39 && vm.hugepage_bytes == 2 << 20 && !vm.prealloc);
+	cr_expect(vm.memory_bytes == UINT64_C(3) << 39 && vm.hugepage_bytes == 2 << 20 && vm.prealloc == PREALLOC_OFF);
 	cr_expect(vm.mem_reserve_bytes == 0 && vm.pcie == PCIE_FLAT && vm.mmio64_bytes == UINT64_C(4) << 40);
 	cr_expect(vm.serial == SERIAL_STDIO && vm.stop_timeout_ms == 0 && vm.ready_timeout_ms == 1500);
 	cr_expect(vm.on_reboot == REBOOT_STOP && vm.on_launcher_death == DEATH_STOP && !vm.sandbox);
+	cr_expect(!vm.pmu && vm.invtsc && vm.cpu_pm && vm.mem_lock);
+	cr_expect(!vm.guest_agent && !vm.guest_rng && !vm.guest_panic && vm.guest_tpm && vm.vsock == INT32_MAX);
+	cr_expect(vm.cloud_init);
+	cr_expect_str_eq(vm.user_data, "/u, v");
+	cr_expect_str_eq(vm.meta_data, "/m");
+	cr_expect_str_eq(vm.network_config, "/n");
 	cr_expect_str_eq(vm.qemu_binary, "/q");
 	cr_expect_str_eq(vm.qemu_args, "-name 'x ; y' # z");
 	cr_assert(vm.qemu_env.n == 3);
@@ -463,14 +501,20 @@ Test(config, values_of_named_sections)
 	struct vm_config vm =
 	    good("[vm]\nname=a\n"
 		 "[device g]\npci=12345:17:1f.7\nforce=on\nrombar=off\nromfile=none\nguest-node=1\n"
-		 "gpudirect-clique=15\nx-no-mmap=on\n"
+		 "gpudirect-clique=15\nx-no-mmap=on\niommufd=on\n"
 		 "[device h]\npci=18:00.0\nromfile=/r\ngpudirect-clique=none\n"
 		 "[disk os]\nfile=/dev/vg/os\nformat=raw\nqueues=8\niothread=off\ncache=directsync\naio=native\n"
-		 "readonly=on\nbootindex=3\n"
+		 "readonly=on\nbootindex=3\nbus=scsi\ndiscard=on\nserial=a,b=c\n"
+		 "[net b]\ntype=bridge\nbridge=br0\nifname=auto\nvhost=on\n"
 		 "[net m]\ntype=tap\nifname=tap-m\nqueues=4\nvhost=off\nmac=52:54:00:12:34:56\n");
 	const struct device_config *g = &vm.devices[0];
 
-	cr_assert(vm.n_devices == 2 && vm.n_disks == 1 && vm.n_nets == 1);
+	cr_assert(vm.n_devices == 2 && vm.n_disks == 1 && vm.n_nets == 2);
+	cr_expect(g->iommufd && !vm.devices[1].iommufd);
+	cr_expect(vm.disks[0].bus == BUS_SCSI && vm.disks[0].discard);
+	cr_expect_str_eq(vm.disks[0].serial, "a,b=c");
+	cr_expect(vm.nets[0].type == NET_BRIDGE && !vm.nets[0].ifname && vm.nets[0].vhost == VHOST_ON);
+	cr_expect_str_eq(vm.nets[0].bridge, "br0");
 	cr_expect(g->pci.domain == 0x12345 && g->pci.bus == 0x17 && g->pci.dev == 0x1f && g->pci.fn == 7);
 	cr_expect(g->force && !g->rombar && g->guest_node == 1 && g->gpudirect_clique == 15 && g->x_no_mmap);
 	cr_expect_str_eq(g->romfile, "none");
@@ -479,9 +523,9 @@ Test(config, values_of_named_sections)
 	cr_expect(vm.disks[0].format == DISK_RAW && vm.disks[0].queues == 8 && !vm.disks[0].iothread);
 	cr_expect(vm.disks[0].cache == CACHE_DIRECTSYNC && vm.disks[0].aio == AIO_NATIVE);
 	cr_expect(vm.disks[0].readonly && vm.disks[0].bootindex == 3);
-	cr_expect(vm.nets[0].type == NET_TAP && vm.nets[0].queues == 4 && vm.nets[0].vhost == VHOST_OFF);
-	cr_expect_str_eq(vm.nets[0].ifname, "tap-m");
-	cr_expect_str_eq(vm.nets[0].mac, "52:54:00:12:34:56");
+	cr_expect(vm.nets[1].type == NET_TAP && vm.nets[1].queues == 4 && vm.nets[1].vhost == VHOST_OFF);
+	cr_expect_str_eq(vm.nets[1].ifname, "tap-m");
+	cr_expect_str_eq(vm.nets[1].mac, "52:54:00:12:34:56");
 	cr_expect(!vm.place_present);
 	config_clear(&vm);
 }
@@ -594,6 +638,7 @@ static char *definition_with(const struct config_key *k, const char *value)
 	    {"net", "queues", "type = tap\nifname = t\n"},
 	    {"net", "vhost", "type = tap\nifname = t\n"},
 	    {"net", "type", "ifname = t\n"},
+	    {"net", "bridge", "type = bridge\n"},
 	    {"disk", "aio", "file = /f\ncache = none\n"},
 	};
 	const char *others = !strcmp(k->section, "device") && !k->required ? "pci = 1:0.0\n"
@@ -644,6 +689,10 @@ static char *uncommented_example(void)
 			fprintf(f, "%.*s x]\n", (int)(name - line - 1), line + 1);
 		else if (!strncmp(line, "#cache", 6)) /* for aio = native */
 			fputs("cache = none\n", f);
+		else if (!strcmp(line, "#bootindex = 0")) /* that is the kernel's */
+			fputs("bootindex = 1\n", f);
+		else if (!strcmp(line, "#type = tap")) /* for bridge = br0 */
+			fputs("type = bridge\n", f);
 		else
 			fprintf(f, "%s\n", *line == '#' && line[1] != ' ' ? line + 1 : line);
 	}

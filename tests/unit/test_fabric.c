@@ -8,6 +8,7 @@
 #include "gpuvm/fabric.h"
 #include "gpuvm/plan.h"
 #include "gpuvm/probe.h"
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/mkhost.h"
 
 struct machine {
@@ -393,7 +394,7 @@ Test(fabric, fabric_manager_names_gpus)
 
 static int plan_text(const struct machine *m, const char *text, struct plan *ret, struct problems *ps)
 {
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64", .major = 10 };
+	struct qemu_info q = fake_qemu("10.0");
 	struct plan_request req = { .host = &m->host,
 				    .use = &m->use,
 				    .fabric = &m->map,

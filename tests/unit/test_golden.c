@@ -2,7 +2,7 @@
 /* Golden plans: tests/golden/NAME.ini planned for a machine of tests/fixtures, compared with NAME.expect: the command, the plan
  * with its reasons, and warnings; or, for a refusal, the problems.
  *
- * Comments in the .ini say how:  "# host: FIXTURE", "# qemu: 9.0.0" (default 7.2.22), "# after: NAME" (that VM runs already; may be repeated).
+ * Comments in the .ini say how:  "# host: FIXTURE", "# qemu: 10.0.13" (a recorded one, see fakeqemu.h; default 7.2.22), "# after: NAME" (that VM runs already; may be repeated).
  * GPUVM_UPDATE_GOLDEN=1 rewrites the .expect files: read the difference before it is committed. */
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -13,13 +13,10 @@
 #include <unistd.h>
 
 #include "gpuvm/capture.h"
-#include "gpuvm/plan.h"
 #include "gpuvm/probe.h"
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/mkhost.h"
-
-struct golden {
-	char name[256];
-};
+#include "tests/unit/golden.h"
 
 struct machine {
 	struct topology host;
@@ -95,26 +92,31 @@ static char *read_case(const char *name, const char *suffix)
 	return text;
 }
 
-static int make(const char *name, const struct machine *m, struct vm_config *vm, struct plan *ret, struct problems *ps)
+/* @run NULL: as it is recorded. */
+static int make(const char *name, const struct golden_run *run, const struct machine *m, struct vm_config *vm, struct plan *ret, struct problems *ps)
 {
 	AUTO_FREE char *text = read_case(name, "ini"), *version = directive(text, "qemu", 0), *file = xasprintf("%s.ini", name);
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64",
-			       .major = 7,
-			       .minor = 2,
-			       .micro = 22,
-			       .ovmf_code = (char *)"/usr/share/OVMF/OVMF_CODE_4M.fd",
-			       .ovmf_vars = (char *)"/usr/share/OVMF/OVMF_VARS_4M.fd" };
+	struct qemu_info q = run ? *run->qemu : fake_qemu(version ? version : "7.2.22");
 	AUTO_FREE char *rundir = NULL;
 	struct plan_request req = { .vm = vm, .host = &m->host, .use = &m->use, .fabric = &m->fabric, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
 	int r;
 
-	if (version)
-		cr_assert(sscanf(version, "%d.%d.%d", &q.major, &q.minor, &q.micro) == 3);
 	r = config_parse(file, text, strlen(text), NULL, vm, ps);
 	if (r < 0)
 		return r;
 	rundir = xasprintf("/run/gpuvm/%s", vm->name);
-	req.rundir = rundir;
+	req.rundir = run ? run->dir : rundir;
+	if (run) {
+		run->adapt(vm, run->dir);
+		req.seed_tool = "xorriso";
+		req.swtpm = "swtpm";
+		req.statedir = run->dir;
+		req.here = run->here;
+		req.fake_devices = true;
+	} else {
+		q.ovmf_code = (char *)"/usr/share/OVMF/OVMF_CODE_4M.fd";
+		q.ovmf_vars = (char *)"/usr/share/OVMF/OVMF_VARS_4M.fd";
+	}
 	return plan_make(&req, ret, ps);
 }
 
@@ -128,7 +130,7 @@ static void add_earlier(const char *text, struct machine *m)
 
 		if (!other)
 			return;
-		if (make(other, m, &vm, &p, &ps) < 0) {
+		if (make(other, NULL, m, &vm, &p, &ps) < 0) {
 			problems_print(&ps, stderr);
 			cr_assert_fail("'%s' cannot be planned", other);
 		}
@@ -169,26 +171,38 @@ static char *machine_root(const char *fixture)
 	return root;
 }
 
-static char *render(const char *name)
+int golden_plan(const char *name, const struct golden_run *run, struct vm_config *vm, struct plan *ret, struct problems *ps)
 {
 	AUTO_FREE char *text = read_case(name, "ini"), *fixture = directive(text, "host", 0), *root = NULL;
 	struct machine m = { 0 };
-	struct problems ps = { 0 };
-	struct vm_config vm = { 0 };
-	struct plan p = { 0 };
 	struct err e = { 0 };
-	char *out = NULL;
-	size_t len;
-	FILE *f = open_memstream(&out, &len);
+	int r;
 
 	cr_assert(fixture, "%s.ini has no '# host:' line", name);
 	root = machine_root(fixture);
 	cr_assert(root);
 	cr_assert(probe_host(root, &m.host, &e) == 0, "%s", e.msg);
-	cr_assert(fabric_map_load(root, &m.fabric, &ps) == 0);
+	cr_assert(fabric_map_load(root, &m.fabric, ps) == 0);
 	fabric_map_apply(&m.fabric, &m.host);
 	add_earlier(text, &m);
-	if (make(name, &m, &vm, &p, &ps) < 0) {
+	r = make(name, run, &m, vm, ret, ps);
+	host_use_clear(&m.use);
+	fabric_map_clear(&m.fabric);
+	topology_clear(&m.host);
+	mkhost_remove(STEAL_PTR(root));
+	return r;
+}
+
+static char *render(const char *name)
+{
+	struct problems ps = { 0 };
+	struct vm_config vm = { 0 };
+	struct plan p = { 0 };
+	char *out = NULL;
+	size_t len;
+	FILE *f = open_memstream(&out, &len);
+
+	if (golden_plan(name, NULL, &vm, &p, &ps) < 0) {
 		fprintf(f, "exit %d\n", problems_exit_code(&ps));
 		for (size_t i = 0; i < ps.n; i++)
 			fprintf(f, "%s\n", ps.v[i].code);
@@ -204,10 +218,6 @@ static char *render(const char *name)
 	plan_clear(&p);
 	config_clear(&vm);
 	problems_clear(&ps);
-	host_use_clear(&m.use);
-	fabric_map_clear(&m.fabric);
-	topology_clear(&m.host);
-	mkhost_remove(STEAL_PTR(root));
 	return out;
 }
 
@@ -245,7 +255,7 @@ static int golden_cmp(const void *a, const void *b)
 	return strcmp(((const struct golden *)a)->name, ((const struct golden *)b)->name);
 }
 
-ParameterizedTestParameters(golden, plans)
+struct golden *golden_cases(size_t *ret_n)
 {
 	struct golden *v = NULL;
 	size_t n = 0;
@@ -262,6 +272,15 @@ ParameterizedTestParameters(golden, plans)
 	}
 	if (n)
 		qsort(v, n, sizeof(*v), golden_cmp);
+	*ret_n = n;
+	return v;
+}
+
+ParameterizedTestParameters(golden, plans)
+{
+	size_t n = 0;
+	struct golden *v = golden_cases(&n);
+
 	return cr_make_param_array(struct golden, v, n, NULL);
 }
 

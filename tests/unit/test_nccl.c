@@ -7,6 +7,7 @@
 
 #include "gpuvm/nccl.h"
 #include "gpuvm/probe.h"
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/mkhost.h"
 
 static const char *golden_dir(void)
@@ -27,7 +28,7 @@ struct scene {
 static void scene_init(struct scene *s, const char *name, const char *fixture, const char *set)
 {
 	AUTO_FREE char *path = xasprintf("%s/%s.ini", golden_dir(), name), *text = NULL;
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64", .major = 7, .minor = 2 };
+	struct qemu_info q = fake_qemu("7.2");
 	struct plan_request req = { .host = &s->host,
 				    .qemu = &q,
 				    .rundir = "/run/gpuvm/x",

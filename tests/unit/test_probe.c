@@ -614,60 +614,6 @@ Test(draw, json)
 	json_object_put(o);
 }
 
-/* --- QEMU ---------------------------------------------------------------------------------------------------------- */
-
-/* A program that prints @text and ends with @code: its path, owned. */
-static char *fake_qemu(const char *text, int code)
-{
-	char *path = xstrdup("/tmp/gpuvm-fake-qemu-XXXXXX");
-	int fd = mkstemp(path);
-	FILE *f = fdopen(fd, "w");
-
-	fprintf(f, "#!/bin/sh\nprintf '%%s\\n' '%s'\nexit %d\n", text, code);
-	fchmod(fd, 0700);
-	fclose(f);
-	return path;
-}
-
-Test(probe_qemu, versions)
-{
-	static const struct {
-		const char *text;
-		int major, minor, micro;
-	} rows[] = { { "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", 7, 2, 22 },
-		     { "QEMU emulator version 10.0.0", 10, 0, 0 },
-		     { "warning: something\nQEMU emulator version 9.2.1 (qemu-kvm-9.2.1-1.el10)", 9, 2, 1 } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		AUTO_FREE char *path = fake_qemu(rows[i].text, 0);
-		struct qemu_info q = { 0 };
-		struct err e = { 0 };
-
-		cr_assert(eq(int, probe_qemu(path, &q, &e), 0), "%s", e.msg);
-		cr_assert(eq(int, q.major, rows[i].major));
-		cr_assert(eq(int, q.minor, rows[i].minor));
-		cr_assert(eq(int, q.micro, rows[i].micro));
-		cr_assert_str_eq(q.path, path);
-		qemu_info_clear(&q);
-		unlink(path);
-	}
-}
-
-Test(probe_qemu, says_what_is_wrong)
-{
-	AUTO_FREE char *path = fake_qemu("hello", 0);
-	struct qemu_info q = { .major = 42 };
-	struct err e = { 0 };
-
-	cr_assert(eq(int, probe_qemu(path, &q, &e), -EPROTO));
-	cr_assert_not_null(strstr(e.msg, "hello"), "%s", e.msg);
-	unlink(path);
-	cr_assert(eq(int, probe_qemu("/nonexistent/qemu", &q, &e), -ENOENT));
-	cr_assert(eq(int, probe_qemu("no-such-qemu-anywhere", &q, &e), -ENOENT));
-	cr_assert_not_null(strstr(e.msg, "PATH"), "%s", e.msg);
-	cr_assert(eq(int, q.major, 42), "untouched on failure");
-}
-
 /* --- the generator's own messages ------------------------------------------------------------------------------------ */
 
 Test(mkhost, errors_name_the_line)

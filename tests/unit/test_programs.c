@@ -62,7 +62,7 @@ static void place_end(struct place *p)
 	/* Nothing of this test may be left: neither a process nor a claim. */
 	EXPECT_SH(p, 1, "ps -C qemu-system-x86 -o args= | grep -F \"$R/\"");
 	EXPECT_SH(p, 1, "ls $R/*/claim.json 2>/dev/null | grep .");
-	sh(p, "rm -rf $R/demo $R/vars $R/*.ini $R/lock");
+	sh(p, "rm -rf $R/demo $R/vars $R/qemu $R/*.ini $R/lock");
 	free(p->out);
 	p->out = NULL;
 	unlink(strcat(strcpy((char[96]){ 0 }, p->root), "/out"));
@@ -213,5 +213,133 @@ Test(programs, direct_kernel_and_disk_paths_survive, .timeout = 60)
 	EXPECT_SH(&p, 0, "$G verify demo");
 	EXPECT_SAYS(&p, "I/O thread io0");
 	EXPECT_SH(&p, 0, "$G kill demo; rm -f $R/a,b*");
+	place_end(&p);
+}
+
+#define HELPED "--set disk.os.file=$R/os.raw --set disk.s.file=$R/s.qcow2 --set disk.s.bus=scsi --set disk.s.queues=3 --set disk.cd.file=$R/cd.iso " \
+	       "--set disk.cd.bus=scsi --set disk.cd.readonly=on --set disk.os.discard=on --set guest.tpm=on --set \"cloud-init.user-data=$R/u,s 'e'=r\" "
+
+static void make_images(struct place *p)
+{
+	EXPECT_SH(p, 0, "truncate -s 1M $R/os.raw $R/cd.iso; qemu-img create -q -f qcow2 $R/s.qcow2 1M; echo '#cloud-config' >\"$R/u,s 'e'=r\"");
+}
+
+static void remove_images(struct place *p)
+{
+	EXPECT_SH(p, 1, "ps -C swtpm -o stat=,args= | grep -v '^Z' | grep -F \"$R/\"");
+	sh(p, "rm -rf $R/os.raw $R/cd.iso $R/s.qcow2 $R/u,s* $R/tpm");
+	place_end(p);
+}
+
+/* Every kind of disk, the seed, a TPM and the guest's devices in a QEMU that runs. */
+Test(programs, disks_seed_and_tpm, .timeout = 90)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "which swtpm xorrisofs") != 0)
+		cr_skip("swtpm and xorriso are not installed");
+	make_images(&p);
+	EXPECT_SH(&p, 0, "$L -d --set cpu.vcpus=2 " HELPED DEMO);
+	EXPECT_SH(&p, 0, "$G verify demo");
+	EXPECT_SAYS(&p, " 0 not as planned");
+	EXPECT_SAYS(&p, "I/O thread io0");
+	EXPECT_SH(&p, 0, "$G qmp demo query-block | jq -e '[.[].inserted.file] | sort == ([env.R + (\"/os.raw\", \"/s.qcow2\", \"/cd.iso\", \"/demo/seed.iso\")] | sort)'");
+	EXPECT_SH(&p, 0, "$G qmp demo query-block | jq -e '[.[] | select(.inserted.ro) | .inserted.\"node-name\"] | sort == [\"disk-cd\", \"seed\"]'");
+	EXPECT_SH(&p, 0, "$G qmp demo query-iothreads | jq -e 'map(.id) == [\"io0\"]'");
+	EXPECT_SH(&p, 0, "$G qmp demo qom-get '{\"path\": \"/machine/peripheral/blk-os\", \"property\": \"num-queues\"}' | grep -x 2");
+	EXPECT_SH(&p, 0, "$G qmp demo qom-get '{\"path\": \"/machine/peripheral/scsi0\", \"property\": \"num_queues\"}' | grep -x 3");
+	EXPECT_SH(&p, 0, "$G qmp demo query-tpm | jq -e '.[0].model == \"tpm-crb\"'");
+	EXPECT_SH(&p, 0, "$G qmp demo query-chardev | jq -e 'map(.label) | contains([\"agent\", \"tpm\"])'");
+	EXPECT_SH(&p, 0, "jq -e '.helpers[0].name == \"swtpm\"' $R/demo/claim.json && [ $(stat -c %a $R/tpm/demo) = 700 ] && ls $R/tpm/demo/*permall");
+	EXPECT_SH(&p, 0, "pid=$(jq .helpers[0].pid $R/demo/claim.json); kill -0 $pid && $G stop demo && ! kill -0 $pid");
+	EXPECT_SH(&p, 1, "ls $R/demo | grep -E 'sock|iso|seed$'");
+	/* the command by itself does the same, until it is interrupted */
+	EXPECT_SH(&p, 124, "$L -n --set cpu.vcpus=2 " HELPED DEMO " >$R/a.ini && timeout 3 sh $R/a.ini");
+	EXPECT_SH(&p, 0, "[ -s $R/demo/seed.iso ] && rm $R/demo/seed.iso && [ ! -e $R/demo/seed ]");
+	remove_images(&p);
+}
+
+static const char gone[] = "for i in $(seq 200); do kill -0 $pid 2>/dev/null && [ $(ps -o stat= $pid) != Z ] || exit 0; read -t 0.1 x <$R/fifo; done; exit 1";
+
+/* Killed at every point, nothing of it stays. */
+Test(programs, tpm_does_not_outlive_the_vm, .timeout = 120)
+{
+	struct place p = place_new();
+	AUTO_FREE char *wait = xasprintf("[ -p $R/fifo ] || mkfifo $R/fifo; exec 9<>$R/fifo; pid=$(cat $R/pid); %s", gone);
+	AUTO_FREE char *bash = xasprintf("bash -c '%s'", wait);
+
+	if (sh(&p, "which swtpm xorrisofs") != 0)
+		cr_skip("swtpm and xorriso are not installed");
+	make_images(&p);
+	/* QEMU refuses: swtpm was there already */
+	EXPECT_SH(&p, 1, "$L --set 'qemu.args=-device no-such-device' " HELPED DEMO);
+	EXPECT_SH(&p, 1, "ls $R/demo | grep -E 'sock|iso|seed$'");
+	/* QEMU is killed */
+	EXPECT_SH(&p, 0, "$L -d " HELPED DEMO " && jq .helpers[0].pid $R/demo/claim.json >$R/pid && kill -9 $(jq .qemu_pid $R/demo/claim.json)");
+	EXPECT_SH(&p, 0, bash);
+	/* the launcher is killed: QEMU keeps its TPM; then QEMU, too, while swtpm cannot see it */
+	EXPECT_SH(&p, 0, "$L -d " HELPED DEMO " && jq .helpers[0].pid $R/demo/claim.json >$R/pid && kill -9 $(jq .launcher_pid $R/demo/claim.json)");
+	EXPECT_SH(&p, 0, "kill -0 $(cat $R/pid) && kill -STOP $(cat $R/pid) && $G kill demo");
+	EXPECT_SH(&p, 0, bash);
+	EXPECT_SH(&p, 1, "ls $R/demo | grep -E 'sock|iso|seed$'");
+	sh(&p, "rm -f $R/fifo $R/pid");
+	remove_images(&p);
+}
+
+Test(programs, seed_files_are_looked_at_first, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 4, "$L --set cloud-init.user-data=$R/missing --set cloud-init.network-config=$R " DEMO);
+	EXPECT_SAYS(&p, "[cloud-init] user-data: '");
+	EXPECT_SAYS(&p, "[cloud-init] network-config: '");
+	EXPECT_SAYS(&p, "directory");
+	EXPECT_SH(&p, 0, "[ ! -e $R/demo ]");
+	place_end(&p);
+}
+
+#define RECORDED "tests/fixtures/qemu"
+
+/* Asked, recorded, and planned for without it. */
+Test(programs, qemu_answers, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$G version --json | jq -e '.qemu.features[\"stand-in\"] and .qemu.max_vcpus >= 288 and .gpuvm'");
+	EXPECT_SH(&p, 0, "$G version --record $R/a.ini && $G version --record - | cmp - $R/a.ini && $G version --json >$R/b.ini && "
+			 "$G version --qemu-answers $R/a.ini --json | jq -e --slurpfile b $R/b.ini '.qemu.features == $b[0].qemu.features'");
+	EXPECT_SH(&p, 0, "$G version --qemu-answers " RECORDED "/11.1.3.json");
+	EXPECT_SAYS(&p, "QEMU 11.1.3");
+	EXPECT_SH(&p, 0, "$L -n --qemu-answers " RECORDED "/11.1.3.json " DEMO);
+	EXPECT_SAYS(&p, "q35");
+	EXPECT_SH(&p, 0, "$G plan --json --qemu-answers " RECORDED "/10.0.13.json " DEMO " | jq -e '.qemu.version == \"10.0.13\"'");
+	EXPECT_SH(&p, 2, "$L --qemu-answers " RECORDED "/11.1.3.json " DEMO);
+	EXPECT_SAYS(&p, "--dry-run");
+	EXPECT_SH(&p, 4, "$L -n --qemu-answers conf/demo.ini " DEMO);
+	EXPECT_SAYS(&p, "conf/demo.ini");
+	EXPECT_SH(&p, 4, "$L -n --qemu-answers /nonexistent " DEMO);
+	EXPECT_SAYS(&p, "'/nonexistent'");
+	place_end(&p);
+}
+
+/* Ours is known without any; and a dry run leaves nothing on the disk. */
+Test(programs, version_without_qemu, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "PATH=/nonexistent $G version");
+	EXPECT_SAYS(&p, "gpuvm 0.");
+	EXPECT_SAYS(&p, "QEMU: ");
+	EXPECT_SH(&p, 0, "PATH=/nonexistent $G version --json | jq -e '.gpuvm and .qemu == null'");
+	EXPECT_SH(&p, 0, "PATH=/nonexistent $G --version");
+	EXPECT_SH(&p, 1, "$G version --qemu /bin/true");
+	EXPECT_SAYS(&p, "exit code 0 and printed: nothing");
+	EXPECT_SH(&p, 1, "$G version --qemu /bin/true --record $R/never.ini");
+	EXPECT_SH(&p, 2, "$G version --json --record x");
+	EXPECT_SH(&p, 2, "$G version --qemu x --qemu-answers y");
+	EXPECT_SH(&p, 2, "$G version more");
+	EXPECT_SH(&p, 4, "$L -n --qemu /bin/true " DEMO);
+	EXPECT_SH(&p, 0, "$L -n " DEMO " >/dev/null && $G plan conf/demo.ini >/dev/null && [ ! -e $R/qemu ]");
+	EXPECT_SH(&p, 0, "$G version >/dev/null && ls $R/qemu/*.json");
 	place_end(&p);
 }

@@ -218,6 +218,8 @@ static void trial_init(struct trial *t, uint64_t seed)
 					.host = &t->host,
 					.use = &t->use,
 					.qemu = &t->qemu,
+					.seed_tool = t->seed % 8 ? "/usr/bin/xorrisofs" : NULL,
+					.swtpm = t->seed % 7 ? "/usr/bin/swtpm" : NULL,
 					.rundir = "/run/gpuvm/vm",
 					.statedir = "/var/lib/gpuvm" };
 }

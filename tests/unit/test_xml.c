@@ -9,6 +9,7 @@
 
 #include "gpuvm/plan.h"
 #include "gpuvm/probe.h"
+#include "tests/fake/fakeqemu.h"
 #include "tests/fake/mkhost.h"
 
 /* What `lstopo --whole-io x.xml` would write on the machine: path, owned. */
@@ -119,7 +120,7 @@ struct planned {
 
 static void make_plan(const struct topology *host, const char *text, struct planned *ret)
 {
-	struct qemu_info q = { .path = (char *)"/usr/bin/qemu-system-x86_64", .major = 7, .minor = 2, .micro = 22 };
+	struct qemu_info q = fake_qemu("7.2.22");
 	struct plan_request req = { .vm = &ret->vm, .host = host, .qemu = &q, .rundir = "/run/gpuvm/x", .statedir = "/var/lib/gpuvm", .foreign_host = true };
 
 	*ret = (struct planned){ 0 };

@@ -74,11 +74,17 @@ for own in "$mgmt" "$boot"; do
 	refused 4 "what the host itself uses: $own" 'default route|mount|address' gpuvm-launch "$SCENARIO_TMP/thief.ini"
 done
 
-printf '#!/bin/bash\nif [[ $* == *-version* ]]; then exec qemu-system-x86_64 --version; fi\necho "lab: no electricity" >&2\nexit 1\n' \
-	>"$SCENARIO_TMP/broken-qemu"
+# It answers all questions, but starts no VM.
+cat >"$SCENARIO_TMP/broken-qemu" <<'SH'
+#!/bin/bash
+if [[ $* == *"-machine none"* || $* == -help ]]; then exec qemu-system-x86_64 "$@"; fi
+echo "lab: no electricity" >&2
+exit 1
+SH
 chmod +x "$SCENARIO_TMP/broken-qemu"
 refused 1 "QEMU that exits at once" 'no electricity' gpuvm-launch "$half0" --set "qemu.binary=$SCENARIO_TMP/broken-qemu"
 refused 1 "QEMU that refuses an argument" 'no-such-device' gpuvm-launch "$half0" --set 'qemu.args=-device no-such-device'
+refused 4 "a program that is no QEMU" 'no QEMU' gpuvm-launch "$half0" --qemu /bin/true
 
 say "a VM that runs"
 host_snapshot "$SCENARIO_TMP/start"

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* gpuvm start, restart, pause, resume, reset. */
+#include <errno.h>
+#include <getopt.h>
+#include <json-c/json.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "gpuvm/log.h"
+
+#define QMP_TIMEOUT_MS 30000
+
+/* --- start, restart -------------------------------------------------------------------------------------------- */
+
+/* sd_booted(3): systemd is the init of this machine. */
+static bool systemd_runs(void)
+{
+	return access("/run/systemd/system/", F_OK) == 0;
+}
+
+/* Run a program to its end: its exit code, or EXIT_FAILED. */
+static int run(char *const argv[])
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		execvp(argv[0], argv);
+		fprintf(stderr, "gpuvm: run '%s': %s\n", argv[0], strerror(errno));
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
+		log_error("run '%s': %s", argv[0], strerror(errno));
+		return EXIT_FAILED;
+	}
+	return WIFEXITED(status) && WEXITSTATUS(status) != 127 ? WEXITSTATUS(status) : EXIT_FAILED;
+}
+
+/* The launcher that belongs to this program: beside it, else the one in PATH. */
+static char *launcher_path(void)
+{
+	AUTO_FREE char *self = realpath("/proc/self/exe", NULL);
+	char *slash = self ? strrchr(self, '/') : NULL, *path;
+
+	if (!slash)
+		return xstrdup("gpuvm-launch");
+	*slash = '\0';
+	path = xasprintf("%s/gpuvm-launch", self);
+	if (access(path, X_OK) == 0)
+		return path;
+	free(path);
+	return xstrdup("gpuvm-launch");
+}
+
+/* The unit's name, if systemd is to start it: a VM by its name, whose template unit is installed. */
+static char *unit_of(const char *name)
+{
+	char *unit;
+
+	if (!systemd_runs() || strchr(name, '/') || strstr(name, ".ini"))
+		return NULL;
+	/* Names are letters, digits and "-_.": only "-" has a meaning in a unit's instance name, as "/" in a path, which %i keeps as it is. */
+	unit = xasprintf("gpuvm@%s.service", name);
+	if (access("/etc/systemd/system/gpuvm@.service", F_OK) == 0 || access("/usr/lib/systemd/system/gpuvm@.service", F_OK) == 0 ||
+	    access("/usr/local/lib/systemd/system/gpuvm@.service", F_OK) == 0 || access("/lib/systemd/system/gpuvm@.service", F_OK) == 0)
+		return unit;
+	free(unit);
+	return NULL;
+}
+
+static int start_unit(const char *unit)
+{
+	char systemctl[] = "systemctl", start[] = "start", *copy = xstrdup(unit), *argv[] = { systemctl, start, copy, NULL };
+	int r = run(argv);
+
+	free(copy);
+	if (r)
+		log_error("`journalctl -u %s` says why", unit);
+	return r ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int start_vm(const char *name, bool direct)
+{
+	AUTO_FREE char *unit = direct ? NULL : unit_of(name), *launcher = NULL, *path = NULL;
+	char option[] = "-d";
+
+	if (unit)
+		return start_unit(unit);
+	launcher = launcher_path();
+	path = cmd_definition_path(name);
+	return run((char *[]){ launcher, option, path, NULL });
+}
+
+static int parse_start(int argc, char **argv, const char *usage, bool *direct, const char **name)
+{
+	static const struct option options[] = { { "direct", no_argument, NULL, 'd' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (c == 'h') {
+			fputs(usage, stdout);
+			return 0;
+		}
+		if (c != 'd')
+			return EXIT_USAGE;
+		*direct = true;
+	}
+	if (optind != argc - 1) {
+		fprintf(stderr, "gpuvm %s: %s\n%s", argv[0], optind < argc ? "too many words" : "which VM?", usage);
+		return EXIT_USAGE;
+	}
+	*name = argv[optind];
+	return 0;
+}
+
+int cmd_start(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm start [--direct] NAME\n\nStart a VM and return when its guest runs: as the unit gpuvm@NAME.service where\n"
+				    "systemd runs and has it, else (or with --direct) by `gpuvm-launch -d`.\n";
+	const char *name = NULL;
+	bool direct = false;
+	int r = parse_start(argc, argv, usage, &direct, &name);
+
+	return r || !name ? r : start_vm(name, direct);
+}
+
+int cmd_restart(int argc, char **argv)
+{
+	static const char usage[] = "usage: gpuvm restart [--direct] NAME\n\nStop a VM as `gpuvm stop` does, and start it again. What the definition says now counts.\n";
+	const char *name = NULL;
+	bool direct = false;
+	int r = parse_start(argc, argv, usage, &direct, &name);
+
+	if (r || !name)
+		return r;
+	r = cmd_end_vm(name, SIGTERM, 0);
+	return r ? r : start_vm(name, direct);
+}
+
+/* --- pause, resume, reset ------------------------------------------------------------------------------------------ */
+
+static bool may_resume(const char *status)
+{
+	return strcmp(status, "paused") == 0 || strcmp(status, "suspended") == 0 || strcmp(status, "running") == 0;
+}
+
+/* One QMP command that has no arguments, for a VM that is in order. */
+static int tell(const struct claim *c, const char *command, struct err *e)
+{
+	struct qmp q;
+	char status[32];
+	int r = cmd_connect_monitor(c, QMP_TIMEOUT_MS, &q, e);
+
+	if (r < 0)
+		return r;
+	r = qmp_query_status(&q, status, e);
+	/* After a fault (internal-error, io-error, guest-panicked) going on would hide it, or go on with a dead device. */
+	if (r == 0 && strcmp(command, "cont") == 0 && !may_resume(status))
+		r = err_set(e, -EINVAL, "QEMU stopped the guest itself (%s): it cannot go on; `gpuvm restart` starts it anew", status);
+	if (r == 0)
+		r = qmp_command(&q, command, NULL, QMP_TIMEOUT_MS, NULL, e);
+	qmp_close(&q);
+	return r;
+}
+
+static int tell_vm(int argc, char **argv, const char *usage, const char *command)
+{
+	struct cmd_simple o = { 0 };
+	struct claim c = { 0 };
+	struct err e = { 0 };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
+
+	if (r || o.help)
+		return r;
+	r = cmd_running_claim(o.name, &c);
+	if (r == 0 && tell(&c, command, &e) < 0) {
+		log_error("%s: %s", argv[0], e.msg);
+		r = EXIT_FAILED;
+	}
+	claim_clear(&c);
+	return r;
+}
+
+int cmd_pause(int argc, char **argv)
+{
+	return tell_vm(argc, argv, "usage: gpuvm pause NAME\n\nStop the vCPUs. Devices, memory and CPUs stay the VM's; DMA of devices is not stopped.\n", "stop");
+}
+
+int cmd_resume(int argc, char **argv)
+{
+	return tell_vm(argc, argv, "usage: gpuvm resume NAME\n\nLet the vCPUs of a paused VM run again.\n", "cont");
+}
+
+int cmd_reset(int argc, char **argv)
+{
+	return tell_vm(argc, argv, "usage: gpuvm reset NAME\n\nPress the guest's reset button: at once, without asking it. Passed-through devices are reset too.\n",
+		       "system_reset");
+}
