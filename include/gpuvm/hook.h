@@ -2,8 +2,9 @@
 /* hook.h - run an operator's own program at a point of a VM's life.
  *
  * The program gets no arguments. Its environment, beside PATH and LANG: GPUVM_HOOK (pre-bind, post-start, post-stop), GPUVM_VM,
- * GPUVM_RUNDIR, GPUVM_DEFINITION, GPUVM_DEVICES (PCI addresses, blank between), and, where there is one, GPUVM_QEMU_PID, GPUVM_EXIT_CODE and
- * GPUVM_REASON.  Standard input is /dev/null; what it writes goes where the launcher's own messages go. */
+ * GPUVM_VM_DIR (the VM's run-time folder), GPUVM_DEFINITION, GPUVM_DEVICES (PCI addresses, blank between), and, where there is one,
+ * GPUVM_QEMU_PID, GPUVM_EXIT_CODE and GPUVM_REASON; and GPUVM_RUNDIR and GPUVM_STATEDIR as the launcher has them, so that `gpuvm` in a hook
+ * finds the same VMs.  Standard input is /dev/null; what it writes goes where the launcher's own messages go. */
 #ifndef GPUVM_HOOK_H
 #define GPUVM_HOOK_H
 

@@ -76,8 +76,15 @@ int launch_start(struct launch *l, struct err *e);
 /* Wait until the VM has ended and give everything back. Returns the program's exit code: 0, 1 or 6. */
 int launch_supervise(struct launch *l);
 
-/* [lifecycle] on-crash = restart, after launch_supervise() has returned LAUNCH_ABNORMAL: hold the VM's name and wait. @delay_s: of the last
- * time, 0 at first. 0: start it again; 1: it was asked to stop, the name is given back. */
+/* Does a VM that has ended with @code start again, by [lifecycle] on-crash? Not if somebody wanted it to stop. */
+bool launch_restarts(const struct launch *l, int code);
+
+/* A restart that could not even be planned: the name that was held for it is free again. No-op if none is held. */
+void launch_drop_name(const char *vm, const char *reason, int exit_code);
+
+/* After launch_supervise(), if launch_restarts(): hold the VM's name and wait. @delay_s: of the last
+ * time, 0 at first. 0: start it again; 1: do not: it was asked to stop and the name is given back, or not all of the last run could be undone, or another one has
+ * taken the name. */
 int launch_pause_before_restart(struct launch *l, int64_t ran_s, unsigned int *delay_s);
 
 /* --- for launch.c, prepare.c and supervise.c -------------------------------------------------------------------- */

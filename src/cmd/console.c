@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cmd.h"
@@ -25,6 +26,7 @@
 
 #define ESCAPE	     0x1d /* Ctrl-], as telnet and virsh */
 #define CONTEXT_MAX  2048 /* bytes of the log to begin with */
+#define FINISH_MS    1000 /* for the guest to read what was typed last */
 
 static const char usage[] = "usage: gpuvm console [--watch] NAME\n\n"
 			    "The guest's serial console on this terminal. Ctrl-] leaves it. One console at a time can type; others, and\n"
@@ -49,7 +51,9 @@ static int lock_console(struct console *c, struct err *e)
 	c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (c->lock < 0)
 		return err_sys(e, -errno, "open '%s'", path);
-	return flock(c->lock, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+	if (flock(c->lock, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	return errno == EWOULDBLOCK ? -EWOULDBLOCK : err_sys(e, -errno, "lock '%s'", path);
 }
 
 static int connect_serial(struct console *c, struct err *e)
@@ -66,7 +70,7 @@ static int connect_serial(struct console *c, struct err *e)
 	if (connect(c->sock, (struct sockaddr *)&a, sizeof(a)) == 0)
 		return 0;
 	if (errno == ENOENT)
-		return err_set(e, -ENOENT, "there is no '%s': the definition has [console] serial = log or stdio", path);
+		return err_set(e, -ENOENT, "there is no '%s': the definition has [console] serial = log; --watch shows it", path);
 	return err_sys(e, -errno, "connect to '%s'", path);
 }
 
@@ -104,6 +108,8 @@ static int open_log(struct console *c, struct err *e)
 	struct stat st;
 
 	c->log = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (c->log < 0 && errno == ENOENT)
+		return err_set(e, -ENOENT, "there is no '%s': the definition has [console] serial = stdio", path);
 	if (c->log < 0 || fstat(c->log, &st) < 0)
 		return err_sys(e, -errno, "open '%s'", path);
 	if (st.st_size > CONTEXT_MAX && lseek(c->log, -CONTEXT_MAX, SEEK_END) < 0)
@@ -145,6 +151,8 @@ static int block_signals(struct console *c, struct err *e)
 {
 	sigset_t set;
 
+	/* A guest that ends while one types, or a `tee` behind us: an error, not an end with a raw terminal. */
+	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
@@ -199,6 +207,34 @@ static int on_log(struct console *c, struct err *e)
 	return r < 0 ? err_sys(e, r, "write to the terminal") : 0;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* QEMU takes what is typed as the guest reads it, and drops the rest when its client is gone: say that nothing more comes, and let it
+ * close when it has read all. A guest that does not read is not waited for. */
+static int finish_typing(struct console *c, struct err *e)
+{
+	int64_t end = now_ms() + FINISH_MS;
+	int r = 0;
+
+	if (c->sock < 0 || shutdown(c->sock, SHUT_WR) < 0)
+		return 0;
+	while (r == 0) {
+		struct pollfd p[] = { { .fd = c->sock, .events = POLLIN }, { .fd = c->signals, .events = POLLIN } };
+		int64_t left = end - now_ms();
+
+		if (left <= 0 || poll(p, ARRAY_SIZE(p), (int)left) <= 0 || p[1].revents)
+			return 0;
+		r = on_guest(c, e);
+	}
+	return r < 0 ? r : 0;
+}
+
 /* Until the escape key, the end of the VM, a signal or an error. 0, or -Exxx. @ret_ended: it was the VM. */
 static int relay(struct console *c, bool *ret_ended, struct err *e)
 {
@@ -219,8 +255,11 @@ static int relay(struct console *c, bool *ret_ended, struct err *e)
 			*ret_ended = (r = on_guest(c, e)) > 0;
 		if (p[3].revents && r == 0)
 			r = on_log(c, e);
-		if (p[1].revents && r == 0)
+		if (p[1].revents && r == 0) {
 			r = on_typed(c, e);
+			if (r > 0)
+				return finish_typing(c, e);
+		}
 		if (p[2].revents && r == 0)
 			r = 1;
 		if (p[4].revents && r == 0 && c->sock < 0)

@@ -183,10 +183,10 @@ static void print_events(const char *name)
 	size_t n = json_object_array_length(all);
 
 	for (size_t i = 0; i < n; i++) {
-		char text[512];
+		char text[160];
 
 		cmd_event_text(json_object_array_get_idx(all, i), text, sizeof(text));
-		printf("  %-13s %.*s\n", i ? "" : "events", (int)strcspn(text, "\n"), text);
+		printf("  %-13s %s\n", i ? "" : "events", text);
 	}
 	json_object_put(all);
 }

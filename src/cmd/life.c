@@ -10,7 +10,8 @@
 #include "cmd.h"
 #include "gpuvm/log.h"
 
-#define QMP_TIMEOUT_MS 30000
+#define QMP_TIMEOUT_MS	    30000
+#define GREETING_TIMEOUT_MS 5000 /* at once, or not as long as another client is connected */
 
 /* --- start, restart -------------------------------------------------------------------------------------------- */
 
@@ -59,7 +60,8 @@ static char *unit_of(const char *name)
 {
 	char *unit;
 
-	if (!systemd_runs() || strchr(name, '/') || strstr(name, ".ini"))
+	/* A unit does not have our environment. */
+	if (!systemd_runs() || getenv("GPUVM_RUNDIR") || getenv("GPUVM_STATEDIR") || strchr(name, '/') || strstr(name, ".ini"))
 		return NULL;
 	/* Names are letters, digits and "-_.": only "-" has a meaning in a unit's instance name, as "/" in a path, which %i keeps as it is. */
 	unit = xasprintf("gpuvm@%s.service", name);
@@ -152,7 +154,7 @@ static int tell(const struct claim *c, const char *command, struct err *e)
 {
 	struct qmp q;
 	char status[32];
-	int r = cmd_connect_monitor(c, QMP_TIMEOUT_MS, &q, e);
+	int r = cmd_connect_monitor(c, GREETING_TIMEOUT_MS, &q, e);
 
 	if (r < 0)
 		return r;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* gpuvm log: what happened to a VM, what QEMU said, what the guest wrote. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <json-c/json.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -89,6 +89,10 @@ void cmd_event_text(struct json_object *ev, char *buf, size_t size)
 			strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
 	}
 	snprintf(buf, size, "%s  %-9s %-16s %s", when, member(ev, "state"), member(ev, "event"), member(ev, "text"));
+	/* A line per event, also where the text has qemu.log's last lines in it; and nothing that a terminal would obey. */
+	for (char *c = buf; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = ' ';
 }
 
 /* One line of the file; lines that are not JSON (a write that a full disk cut off) are left out. */
@@ -181,6 +185,7 @@ static int wait_change(int notify, const char *file)
 static int follow(int *fd, const char *dir, const char *path, const struct log_args *a)
 {
 	AUTO_CLOSE int notify = inotify_init1(IN_CLOEXEC);
+	bool created;
 	int r = 0;
 
 	if (notify < 0 || inotify_add_watch(notify, dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0)
@@ -188,10 +193,11 @@ static int follow(int *fd, const char *dir, const char *path, const struct log_a
 	/* The first round has what came before the watch was there. */
 	while (r >= 0 && (r = print_rest(*fd, a)) == 0) {
 		r = wait_change(notify, strrchr(path, '/') + 1);
-		if (r == 1)
-			r = print_rest(*fd, a) < 0 ? -errno : 1; /* the end of the old one */
+		created = r == 1;
+		if (created)
+			r = print_rest(*fd, a); /* the end of the old one */
 		if (r >= 0)
-			r = reopen_if_new(fd, path, r == 1);
+			r = reopen_if_new(fd, path, created);
 	}
 	return r;
 }

@@ -259,12 +259,16 @@ static int launch_once(struct launch_args *a, struct readiness *ready, unsigned 
 	*ret_again = false;
 	launch_init(&l, &a->launch);
 	ready->l = &l;
-	if (launch_plan(&l, &ps, &e) < 0)
+	if (launch_plan(&l, &ps, &e) < 0) {
 		code = cmd_report(&ps, &e, l.vm.name, false);
-	else
+		if (*delay_s)
+			launch_drop_name(l.vm.name, ps.n ? ps.v[0].message : e.msg, code);
+	} else {
 		code = start_and_supervise(&l);
-	if (code == EXIT_ABNORMAL && l.vm.on_crash == CRASH_RESTART && !l.asked_to_stop)
+	}
+	if (launch_restarts(&l, code))
 		*ret_again = launch_pause_before_restart(&l, now_s() - began, delay_s) == 0;
+	ready->l = NULL;
 	launch_clear(&l);
 	problems_clear(&ps);
 	return code;

@@ -377,7 +377,8 @@ const struct config_key config_keys[] = {
 	{ .section = "guest", .key = "panic", .type = CONF_BOOL, VM(guest_panic), .fallback = "on", .example = "off",
 	  .doc = "Device by which a guest's kernel reports that it has panicked (pvpanic)." },
 	{ .section = "guest", .key = "tpm", .type = CONF_BOOL, VM(guest_tpm), .fallback = "off", .example = "on",
-	  .doc = "TPM 2.0, emulated by swtpm; its state is kept in the state folder (tpm/NAME)." },
+	  .doc = "TPM 2.0, emulated by swtpm; its state is kept in the state folder (tpm/NAME). A kernel in [vm] must be compressed "
+		 "then (vmlinuz): QEMU loads the initrd of an uncompressed one over the tables by which guests find the TPM." },
 	{ .section = "guest", .key = "vsock", .type = CONF_INT, VM(vsock), .min = 3, .max = INT32_MAX, .words = word_vsock,
 	  .fallback = "off", .example = "auto",
 	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name. If another VM has it, QEMU says so "

@@ -34,7 +34,7 @@ int hook_run(const char *program, const struct strv *env, uint64_t timeout_ms, s
 	} else {
 		/* It leads a session of its own: what it has started goes with it. */
 		kill(-s.pid, SIGKILL);
-		r = err_set(e, -ETIMEDOUT, "'%s' did not end within %llu s", program, (unsigned long long)timeout_ms / 1000);
+		r = err_set(e, -ETIMEDOUT, "'%s' did not end within %g s", program, (double)timeout_ms / 1000);
 	}
 	spawn_abort(&s);
 	return r;

@@ -71,18 +71,19 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 		d->to = xstrdup(p->binds[i].to);
 		d->id = xstrdup(p->devices[i].id);
 	}
-	for (size_t i = 0; i < p->n_vcpus; i++)
+	/* The CPUs, nodes and partition of another machine's plan are not this one's. */
+	for (size_t i = 0; i < p->n_vcpus && !p->foreign_host; i++)
 		cpuset_add(&c.cpus, p->vcpus[i].host_cpu);
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		struct used_memory *m = PUSH_ZEROED(c.memory, c.n_memory);
 
-		m->host_node = p->nodes[i].host_node;
+		m->host_node = p->foreign_host ? -1 : p->nodes[i].host_node;
 		m->bytes = p->nodes[i].memory_bytes;
 		m->page_bytes = p->nodes[i].page_bytes;
 		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
 	}
-	c.fabric = p->fabric.mode;
-	c.partition = p->fabric.partition;
+	c.fabric = p->fake_devices ? FABRIC_NONE : p->fabric.mode;
+	c.partition = p->fake_devices ? -1 : p->fabric.partition;
 	for (size_t i = 0; i < p->n_taps; i++)
 		strv_push(&c.taps, p->taps[i].ifname);
 	*ret = c;

@@ -27,7 +27,10 @@ static int run_hook(const struct launch *l, const char *name, const char *progra
 
 	strv_pushf(&env, "GPUVM_HOOK=%s", name);
 	strv_pushf(&env, "GPUVM_VM=%s", l->plan.vm);
-	strv_pushf(&env, "GPUVM_RUNDIR=%s", l->plan.rundir);
+	strv_pushf(&env, "GPUVM_VM_DIR=%s", l->plan.rundir);
+	/* So that `gpuvm` in a hook finds the same VMs. */
+	strv_pushf(&env, "GPUVM_RUNDIR=%s", claim_rundir());
+	strv_pushf(&env, "GPUVM_STATEDIR=%s", launch_state_dir());
 	strv_pushf(&env, "GPUVM_DEFINITION=%s", l->claim.definition ? l->claim.definition : "");
 	strv_pushf(&env, "GPUVM_DEVICES=%s", devices);
 	if (l->child.pid > 0)

@@ -461,7 +461,9 @@ static void on_handshake_wait(void *ctx)
 	struct launch *l = ctx;
 	struct signalfd_siginfo si;
 
-	if (l->signal_fd >= 0 && read(l->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+	while (l->signal_fd >= 0 && read(l->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGHUP)
+			continue; /* pinning comes anyway */
 		l->asked_to_stop = true;
 		log_notice("%s: stopped by signal %u while starting", l->plan.vm, si.ssi_signo);
 		kill(l->child.pid, SIGKILL);

@@ -3,6 +3,7 @@
  *
  * What to do is decided by the table in core/lifecycle; here events are recognised and actions carried out. */
 #include <errno.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <signal.h>
@@ -271,7 +272,8 @@ static void on_timer(struct supervisor *s)
 		take(s, EV_TIMEOUT);
 }
 
-/* Twice in each interval, as sd_watchdog_enabled(3) advises. It is the loop itself that answers: one that hangs is found. */
+/* Twice in each interval, as sd_watchdog_enabled(3) advises. It is the loop itself that answers: one that hangs is found. What is outside
+ * of the loop (giving terabytes back, the pause before a restart, preallocation) may take longer than any interval: there it is off. */
 static int start_watchdog(void)
 {
 	uint64_t usec = 0;
@@ -286,6 +288,7 @@ static int start_watchdog(void)
 	t.it_interval.tv_nsec = t.it_value.tv_nsec = (long)(usec % 1000000) * 1000;
 	if (fd < 0 || timerfd_settime(fd, 0, &t, NULL) < 0)
 		log_error("watchdog: %s", strerror(errno));
+	sd_notifyf(0, "WATCHDOG=1\nWATCHDOG_USEC=%" PRIu64, usec * 2);
 	return fd;
 }
 
@@ -295,6 +298,14 @@ static void on_watchdog(struct supervisor *s)
 
 	if (read(s->watchdog_fd, &expired, sizeof(expired)) == sizeof(expired))
 		sd_notify(0, "WATCHDOG=1");
+}
+
+static void stop_watchdog(struct supervisor *s)
+{
+	if (s->watchdog_fd < 0)
+		return;
+	close(s->watchdog_fd);
+	sd_notify(0, "WATCHDOG_USEC=0");
 }
 
 static void on_exit_of_qemu(struct supervisor *s)
@@ -367,10 +378,11 @@ int launch_supervise(struct launch *l)
 		drain_events(&s);
 	}
 	close(s.timer_fd);
-	if (s.watchdog_fd >= 0)
-		close(s.watchdog_fd);
-	sd_notify(0, "STOPPING=1");
+	stop_watchdog(&s);
 	code = judge_end(l);
+	/* A unit that has said so cannot say READY=1 again. */
+	if (!launch_restarts(l, code))
+		sd_notify(0, "STOPPING=1");
 	if (launch_undo(l, code))
 		code = code ? code : LAUNCH_FAILED;
 	log_notice("%s: ended: %s", l->plan.vm, l->reason);

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A real Linux guest over two sockets with disks: queues and who uses them, I/O threads on their nodes, the cloud-init seed, agent, vsock, TPM.
+# A real Linux guest over two sockets with disks: queues and who uses them, I/O threads on their nodes, the cloud-init seed, agent, vsock; a TPM that is left alone.
 # shape: default
 # timeout: 900
 # shellcheck source=/dev/null
@@ -34,7 +34,6 @@ say user-data $($b md5sum </mnt/user-data)
 say meta-data $($b cat /mnt/meta-data)
 say written $(echo by the guest | $b dd of=/dev/vda bs=512 count=1 seek=8 conv=fsync 2>&1 | $b grep -c 'records out')
 for n in /sys/class/virtio-ports/*/name; do say port $($b cat $n); done
-say tpm $($b cat /sys/class/tpm/tpm0/tpm_version_major)
 say end
 while :; do $b sleep 1000; done
 INIT
@@ -85,7 +84,6 @@ serial = unit,1=a
 [cloud-init]
 user-data = $user
 [guest]
-tpm = on
 vsock = auto
 [console]
 serial = log
@@ -106,8 +104,6 @@ gpuvm plan "$SCENARIO_TMP/disks.ini"
 gpuvm plan --json "$SCENARIO_TMP/disks.ini" >"$plan"
 check_show "gpuvm-launch -d disks" launch "$SCENARIO_TMP/disks.ini"
 pid=$(vm_qemu_pid disks)
-swtpm=$(jq -r '.helpers[0].pid' /run/gpuvm/disks/claim.json)
-expect_match "swtpm runs" '^swtpm' "$(<"/proc/$swtpm/comm")"
 
 say "threads on their nodes"
 vm_check disks "$plan"
@@ -139,16 +135,27 @@ expect_eq "data: who uses which queue" "0 cpus 0, 1
 1 cpus 2, 3" "$(reported queue data)"
 expect_match "the seed is one of the disks" '^/dev/vd' "$(reported seed)"
 expect_eq "files of the seed" "meta-data user-data" "$(reported files)"
-expect_eq "user-data, read in the guest" "$(md5sum <"$user")" "$(reported user-data)"
+expect_eq "user-data, read in the guest" "$(md5sum <"$user" | cut -d' ' -f1)" "$(reported user-data | cut -d' ' -f1)"
 expect_eq "meta-data" 'instance-id: "disks" local-hostname: "disks"' "$(reported meta-data)"
 expect_eq "the guest wrote to its disk" 1 "$(reported written)"
-expect_eq "and the file has it" "by the guest" "$(dd if="$os" bs=512 skip=8 count=1 2>/dev/null | head -c 12)"
+expect_eq "and the file has it" "by the guest" "$(dd if="$os" bs=1 skip=4096 count=12 2>/dev/null)"
 expect_eq "the guest agent's channel" org.qemu.guest_agent.0 "$(reported port)"
-expect_eq "TPM version" 2 "$(reported tpm)"
 
 say "its end"
 check "the VM ends" vm_stop disks 60
-check "swtpm is gone" no_process "$swtpm"
+expect_eq "sockets and seed are gone" "" "$(find /run/gpuvm/disks -name '*.sock' -o -name 'seed*')"
+host_as_before "host as before" "$SCENARIO_TMP/before"
+
+# Not above: QEMU 7.2 loads the initrd of an uncompressed kernel over the ACPI tables when a TPM makes them longer.
+say "again with a TPM, and everything killed at once"
+check "start again" launch "$SCENARIO_TMP/disks.ini" --set guest.tpm=on
+qemu=$(vm_qemu_pid disks)
+swtpm=$(jq -r '.helpers[0].pid' /run/gpuvm/disks/claim.json)
+expect_match "swtpm runs" '^swtpm' "$(<"/proc/$swtpm/comm")"
+kill -KILL "$(vm_launcher_pid disks)" "$qemu"
+check "QEMU is gone" wait_for 60 no_process "$qemu"
+check "swtpm has ended by itself" wait_for 60 no_process "$swtpm"
+check "gpuvm recover" gpuvm recover
 expect_eq "sockets and seed are gone" "" "$(find /run/gpuvm/disks -name '*.sock' -o -name 'seed*')"
 check "the TPM's state is kept" test -s /var/lib/gpuvm/tpm/disks/tpm2-00.permall
 host_as_before "host as before" "$SCENARIO_TMP/before"

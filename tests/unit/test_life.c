@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The verbs of every day and what stands behind them: events, log, console, hooks, restart after a crash, reload, watchdog. */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <time.h>
+#include <utmp.h>
+
+#include "gpuvm/events.h"
+#include "programs.h"
+
+/* --- events -------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(struct json_object *all, size_t i)
+{
+	struct json_object *v = NULL;
+
+	json_object_object_get_ex(json_object_array_get_idx(all, i), "text", &v);
+	return json_object_get_string(v);
+}
+
+Test(life, events_are_read_in_order)
+{
+	struct place p = place_new();
+	struct json_object *all = events_read(p.root, 10);
+	struct err e = { 0 };
+
+	cr_assert(json_object_array_length(all) == 0);
+	json_object_put(all);
+	for (int i = 0; i < 5; i++) {
+		char text[16];
+
+		snprintf(text, sizeof(text), "\"%d\"\n", i);
+		cr_assert(events_add(p.root, "word", "running", text, &e) == 0, "%s", e.msg);
+	}
+	all = events_read(p.root, 2);
+	cr_assert(json_object_array_length(all) == 2);
+	cr_expect_str_eq(text_of(all, 0), "\"3\"\n");
+	cr_expect_str_eq(text_of(all, 1), "\"4\"\n");
+	json_object_put(all);
+	EXPECT_SH(&p, 0, "jq -s -e 'length == 5 and all(.event == \"word\" and .state == \"running\" and .time > 1e9)' $R/" EVENTS_FILE " && rm $R/" EVENTS_FILE);
+	place_end(&p);
+}
+
+/* A full disk has cut one off, something else has written another: the next ones are whole. */
+Test(life, damaged_events_are_skipped)
+{
+	struct place p = place_new();
+	struct json_object *all;
+	struct err e = { 0 };
+
+	EXPECT_SH(&p, 0, "printf '{\"text\": \"a\"}\\n\\nno json\\n[1]\\n7\\n{\"text\": \"cut o' >$R/" EVENTS_FILE);
+	cr_assert(events_add(p.root, "word", "running", "b", &e) == 0, "%s", e.msg);
+	all = events_read(p.root, 10);
+	cr_assert(json_object_array_length(all) == 2, "%s", json_object_to_json_string(all));
+	cr_expect_str_eq(text_of(all, 0), "a");
+	cr_expect_str_eq(text_of(all, 1), "b");
+	json_object_put(all);
+	cr_expect(events_add("/nonexistent", "word", "running", NULL, &e) == -ENOENT);
+	EXPECT_SH(&p, 0, "rm $R/" EVENTS_FILE);
+	place_end(&p);
+}
+
+Test(life, events_do_not_fill_the_disk)
+{
+	struct place p = place_new();
+	AUTO_FREE char *path = xasprintf("%s/" EVENTS_FILE, p.root), *old = xasprintf("%s.1", path);
+	char text[1001] = "";
+	struct json_object *all;
+	struct err e = { 0 };
+	struct stat st;
+
+	memset(text, 'x', sizeof(text) - 1);
+	for (int i = 0; i < 700; i++) {
+		text[snprintf(text, 8, "%06d", i)] = 'x';
+		cr_assert(events_add(p.root, "word", "running", text, &e) == 0, "%s", e.msg);
+		cr_assert(stat(path, &st) < 0 || (size_t)st.st_size < EVENTS_MAX + 2000);
+	}
+	cr_assert(stat(old, &st) == 0 && (size_t)st.st_size < EVENTS_MAX + 2000);
+	/* from both files, nothing between them is missing */
+	all = events_read(p.root, 300);
+	cr_assert(json_object_array_length(all) == 300);
+	cr_expect(strncmp(text_of(all, 0), "000400x", 7) == 0, "%.10s", text_of(all, 0));
+	cr_expect(strncmp(text_of(all, 299), "000699x", 7) == 0, "%.10s", text_of(all, 299));
+	json_object_put(all);
+	EXPECT_SH(&p, 0, "rm $R/" EVENTS_FILE "*");
+	place_end(&p);
+}
+
+/* --- verbs ----------------------------------------------------------------------------------------------------- */
+
+/* A loop that ends when its condition holds, or with the VM's launcher, or after sh()'s minute. */
+#define UNTIL(condition) "until " condition "; do :; done >/dev/null 2>&1"
+#define QEMU_PID	 "$($G status demo --json | jq .qemu_pid)"
+
+Test(life, pause_resume_reset_log, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 1, "$G log demo");
+	EXPECT_SAYS(&p, "since the host was started");
+	EXPECT_SH(&p, 1, "$G pause demo");
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.events | map(.event) == [\"started\"]'");
+	EXPECT_SH(&p, 0, "$G status demo | grep -E '^  events +[0-9-]+ [0-9:]+ +running +started'");
+	EXPECT_SH(&p, 0, "$G pause demo && " UNTIL("$G status demo --json | jq -e '.state == \"paused\"'"));
+	EXPECT_SH(&p, 0, "$G qmp demo query-status | jq -e '.status == \"paused\"'");
+	EXPECT_SH(&p, 0, "$G resume demo && " UNTIL("$G status demo --json | jq -e '.state == \"running\"'"));
+	/* Twice is no error. */
+	EXPECT_SH(&p, 0, "$G resume demo");
+	EXPECT_SH(&p, 0, "$G reset demo && " UNTIL("$G log demo | grep RESET"));
+	EXPECT_SH(&p, 0, "$G log demo --json | jq -s -e '[.[].event][:4] == [\"started\", \"stopped by a monitor\", \"resumed\", \"RESET\"]'");
+	EXPECT_SH(&p, 0, "$G log --launcher demo");
+	EXPECT_SAYS(&p, "the guest was reset");
+	EXPECT_SH(&p, 0, "$G log --qemu demo && $G log --console demo");
+	EXPECT_SH(&p, 2, "$G log");
+	EXPECT_SH(&p, 2, "$G log --no-such demo");
+	EXPECT_SH(&p, 2, "$G stop --timeout soon demo");
+	EXPECT_SH(&p, 2, "$G stop --timeout 0s demo");
+	EXPECT_SH(&p, 0, "$G stop demo && $G log demo | tail -n1 | grep -E 'stopped +ended'");
+	EXPECT_SH(&p, 1, "$G reset demo");
+	EXPECT_SAYS(&p, "does not run");
+	place_end(&p);
+}
+
+/* Every line once, over the file's being put aside, and nothing of it from before. */
+Test(life, log_follows, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G log -f --json demo >$R/f.ini & f=$!; " UNTIL("grep started $R/f.ini") "; $G reset demo; " UNTIL("grep RESET $R/f.ini")
+			 "; mv $R/demo/events.jsonl $R/demo/events.jsonl.1; $G pause demo; " UNTIL("grep paused $R/f.ini")
+			 "; grep -q inotify /proc/$f/wchan /proc/$f/fdinfo/*; rc=$?; kill $f; exit $rc");
+	EXPECT_SH(&p, 0, "jq -s -e '[.[].event] | .[0] == \"started\" and .[1] == \"RESET\" and .[-1] == \"stopped by a monitor\" and index(\"started\") == rindex(\"started\")' $R/f.ini");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	place_end(&p);
+}
+
+/* SeaBIOS has no ear for the power button: without --timeout this would take an hour. */
+Test(life, stop_with_a_timeout, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d --set vm.accel=tcg --set lifecycle.stop-timeout=1h conf/demo.ini");
+	EXPECT_SH(&p, 0, "$G stop --timeout 300ms demo");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"stopped\" and .exit_code == 0'");
+	EXPECT_SH(&p, 0, "$G log demo --json | jq -s -e '[.[].event] | contains([\"stop request\", \"kill request\", \"ended\"])'");
+	place_end(&p);
+}
+
+Test(life, start_and_restart, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "printf '[vm]\\nname = demo\\nfirmware = seabios\\naccel = tcg\\n[memory]\\nsize = 64M\\nhugepages = off\\nprealloc = off\\n"
+			 "[lifecycle]\\nstop-timeout = 200ms\\n' >$R/demo.ini");
+	EXPECT_SH(&p, 0, "$G start --direct $R/demo.ini");
+	EXPECT_SH(&p, 5, "$G start --direct $R/demo.ini");
+	EXPECT_SH(&p, 0, "a=" QEMU_PID "; sed -i 's/64M/80M/' $R/demo.ini; $G restart --direct $R/demo.ini && b=" QEMU_PID " && [ $a -gt 0 -a $b -gt 0 -a $a != $b ]");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.memory == 80 * 1048576'");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	/* Restarting what is stopped starts it. */
+	EXPECT_SH(&p, 0, "$G restart --direct $R/demo.ini && $G kill demo");
+	EXPECT_SH(&p, 1, "$G start --direct $R/missing.ini || exit 1");
+	EXPECT_SH(&p, 2, "$G start");
+	place_end(&p);
+}
+
+/* The ISA port, which a monitor can write to as the guest would. */
+#define PANIC	     "$G qmp demo human-monitor-command command-line='\"o /b 0x505 1\"'"
+
+Test(life, resume_is_refused_after_a_fault, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d --set guest.panic=off --set 'qemu.args=-device pvpanic -action panic=pause' " DEMO);
+	/* A supervisor that is awake would end QEMU. */
+	EXPECT_SH(&p, 0, "kill -STOP $($G status demo --json | jq .pid) && " PANIC " && $G qmp demo query-status | jq -e '.status == \"guest-panicked\"'");
+	EXPECT_SH(&p, 1, "$G resume demo");
+	EXPECT_SAYS(&p, "guest-panicked");
+	EXPECT_SH(&p, 0, "$G qmp demo query-status | jq -e '.status == \"guest-panicked\"'");
+	EXPECT_SH(&p, 6, "kill -CONT $($G status demo --json | jq .pid); $G wait demo");
+	EXPECT_SH(&p, 0, "$G log demo --json | jq -s -e 'any(.event == \"fault\" and .state == \"failed\" and (.text | contains(\"panicked\")))'");
+	place_end(&p);
+}
+
+/* --- on-crash = restart -------------------------------------------------------------------------------------------- */
+
+#define RESTART "--set lifecycle.on-crash=restart "
+/* jq has no complaint about no input at all: while there is no state yet. */
+#define RUNNING UNTIL("[ \"$($G status demo --json | jq -r .state)\" = running ]")
+#define RUNNING_ANEW(old) UNTIL("$G status demo --json | jq -e '.state == \"running\" and .qemu_pid != " old "'")
+#define WAITING UNTIL("$G status demo --json | jq -e '.state == \"starting\" and (.reason | startswith(\"restarts in\"))'")
+
+/* Killed twice, it comes back, later each time; killed a third time, it is stopped while it waits. */
+Test(life, restarts_after_a_crash, .timeout = 120)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 6, "$L " RESTART DEMO " 2>$R/l.ini & l=$!; " RUNNING
+			 "; a=" QEMU_PID "; kill -9 $a; " WAITING "; " RUNNING_ANEW("'$a'") "; b=" QEMU_PID "; kill -9 $b; " RUNNING_ANEW("'$b'")
+			 "; c=" QEMU_PID "; [ $a != $b -a $b != $c -a $a != $c ] || exit 90; kill -9 $c; " WAITING "; $G stop demo || exit 91; wait $l");
+	EXPECT_SH(&p, 0, "$G log --json demo | jq -s -e '[.[] | select(.event == \"restart\") | .text] == [\"in 1 s\", \"in 2 s\", \"in 4 s\"]'");
+	/* the pauses were made: the time between each restart and the next start */
+	EXPECT_SH(&p, 0, "$G log --json demo | jq -s -e '[.[] | select(.event == \"restart\" or .event == \"started\") | .time] | .[2] - .[1] >= 0.99 and .[4] - .[3] >= 1.99'");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 6 and .events[-1].event == \"not restarted\"'");
+	EXPECT_SH(&p, 6, "$G wait demo");
+	place_end(&p);
+}
+
+/* What has gone meanwhile is said, and the name is free. */
+Test(life, restart_that_cannot_be_planned, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 4, "truncate -s 1M $R/os.ini; $L " RESTART "--set disk.os.file=$R/os.ini --set disk.os.format=raw " DEMO
+			 " & l=$!; " RUNNING "; rm $R/os.ini; kill -9 " QEMU_PID "; wait $l");
+	EXPECT_SAYS(&p, "os.ini");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 4 and (.reason | startswith(\"not restarted: \"))'");
+	EXPECT_SH(&p, 0, "[ ! -e $R/demo/claim.json ]");
+	place_end(&p);
+}
+
+/* A guest that panics is restarted, one that was asked to stop is not. */
+Test(life, restarts_after_a_panic, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " RESTART "--set guest.panic=off --set 'qemu.args=-device pvpanic' " DEMO);
+	EXPECT_SH(&p, 0, "a=" QEMU_PID "; " PANIC "; " RUNNING_ANEW("'$a'"));
+	EXPECT_SH(&p, 0, "$G stop demo && $G status demo --json | jq -e '.state == \"stopped\" and .exit_code == 0'");
+	EXPECT_SH(&p, 0, "$G log --json demo | jq -s -e '[.[] | select(.event == \"restart\")] | length == 1'");
+	place_end(&p);
+}
+
+/* --- hooks ------------------------------------------------------------------------------------------------------------ */
+
+static void make_hook(struct place *p, const char *name, const char *script)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s.ini", p->root, name), *text = xasprintf("#!/bin/sh\n%s\n", script);
+
+	cr_assert(write_file_atomic(path, text, strlen(text), 0700) == 0);
+}
+
+#define HOOKS "--set hooks.pre-bind=$R/pre.ini --set hooks.post-start=$R/start.ini --set hooks.post-stop=$R/stop.ini "
+#define NOTE  "env | grep ^GPUVM_ | sort >$GPUVM_RUNDIR/env-$GPUVM_HOOK.ini; "
+
+Test(life, hooks_are_told, .timeout = 60)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "pre", NOTE "[ $# = 0 ] && ! read -r line");
+	make_hook(&p, "start", NOTE "'$G' status \"$GPUVM_VM\" --json >$GPUVM_RUNDIR/status.ini");
+	make_hook(&p, "stop", NOTE "exit 3");
+	EXPECT_SH(&p, 0, "sed -i \"s,[$]G',$(realpath $G)',\" $R/start.ini; $L -d " HOOKS DEMO);
+	EXPECT_SH(&p, 0, "[ \"$(cat $R/env-pre-bind.ini)\" = \"GPUVM_DEFINITION=$(realpath conf/demo.ini)\nGPUVM_DEVICES=\nGPUVM_HOOK=pre-bind\n"
+			 "GPUVM_RUNDIR=$R\nGPUVM_STATEDIR=$R\nGPUVM_VM=demo\nGPUVM_VM_DIR=$R/demo\" ]");
+	EXPECT_SH(&p, 0, "grep -x GPUVM_HOOK=post-start $R/env-post-start.ini && grep -x GPUVM_QEMU_PID=" QEMU_PID " $R/env-post-start.ini");
+	/* gpuvm in a hook finds the VM. */
+	EXPECT_SH(&p, 0, "jq -e '.state == \"running\"' $R/status.ini && [ ! -e $R/env-post-stop.ini ]");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	EXPECT_SH(&p, 0, "grep -x GPUVM_EXIT_CODE=0 $R/env-post-stop.ini && grep -x 'GPUVM_REASON=asked to stop (Quit)' $R/env-post-stop.ini");
+	/* One that fails there is said, and changes nothing. */
+	EXPECT_SH(&p, 0, "$G log demo");
+	EXPECT_SAYS(&p, "hook post-stop: '");
+	EXPECT_SAYS(&p, "exit code 3");
+	EXPECT_SH(&p, 0, "$G wait demo");
+	place_end(&p);
+}
+
+Test(life, hook_refuses_the_start, .timeout = 60)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "pre", "echo the node is busy; exit 7");
+	make_hook(&p, "start", NOTE);
+	make_hook(&p, "stop", NOTE);
+	EXPECT_SH(&p, 1, "$L -d " HOOKS DEMO);
+	EXPECT_SAYS(&p, "the node is busy");
+	EXPECT_SAYS(&p, "exit code 7");
+	EXPECT_SH(&p, 0, "[ ! -e $R/env-post-start.ini ] && grep -x GPUVM_EXIT_CODE=1 $R/env-post-stop.ini && grep 'GPUVM_REASON=start failed: .*exit code 7' $R/env-post-stop.ini");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 1'");
+	/* one that is not there */
+	EXPECT_SH(&p, 1, "rm $R/pre.ini; $L " HOOKS DEMO);
+	EXPECT_SAYS(&p, "pre.ini");
+	place_end(&p);
+}
+
+/* With what it has started. */
+Test(life, hook_that_hangs_is_killed, .timeout = 60)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "pre", "sleep 1000 & echo $! $$ >$GPUVM_RUNDIR/pids.ini; wait");
+	make_hook(&p, "stop", NOTE);
+	EXPECT_SH(&p, 1, "$L --set hooks.timeout=700ms --set hooks.pre-bind=$R/pre.ini --set hooks.post-stop=$R/stop.ini " DEMO);
+	EXPECT_SAYS(&p, "did not end within 0.7 s");
+	/* At most zombies, until whoever inherited them reaps them. */
+	EXPECT_SH(&p, 0, "[ $(wc -w <$R/pids.ini) = 2 ] && for pid in $(cat $R/pids.ini); do " UNTIL("case $(ps -o stat= -p $pid) in '' | Z*) ;; *) false ;; esac") "; done");
+	EXPECT_SH(&p, 0, "grep -x GPUVM_EXIT_CODE=1 $R/env-post-stop.ini");
+	place_end(&p);
+}
+
+/* --- console ------------------------------------------------------------------------------------------------------------ */
+
+/* A boot sector that greets on the first serial port and says what it hears:
+ *   cld; xor ax,ax; mov ds,ax; mov si,greeting; 1: lodsb; test al,al; jz 2f; mov dx,0x3f8; out dx,al; jmp 1b;
+ *   2: mov dx,0x3fd; in al,dx; test al,1; jnz 3f; sti; hlt; jmp 2b; 3: mov dx,0x3f8; in al,dx; out dx,al; jmp 2b */
+static void make_guest(struct place *p)
+{
+	static const char code[] = "\xfc\x31\xc0\x8e\xd8\xbe\x26\x7c\xac\x84\xc0\x74\x06\xba\xf8\x03\xee\xeb\xf5"
+				   "\xba\xfd\x03\xec\xa8\x01\x75\x04\xfb\xf4\xeb\xf4\xba\xf8\x03\xec\xee\xeb\xed"
+				   "the guest is here\r\n";
+	AUTO_FREE char *path = xasprintf("%s/boot.ini", p->root);
+	char sector[512] = "";
+
+	memcpy(sector, code, sizeof(code));
+	memcpy(sector + 510, "\x55\xaa", 2);
+	cr_assert(write_file_atomic(path, sector, sizeof(sector), 0600) == 0);
+	/* SeaBIOS wants a cylinder. */
+	EXPECT_SH(p, 0, "truncate -s 1M $R/boot.ini; $L -d --set disk.os.file=$R/boot.ini --set disk.os.format=raw " DEMO);
+	EXPECT_SH(p, 0, UNTIL("grep -a 'the guest is here' $R/demo/serial.log"));
+}
+
+/* A `gpuvm` on a terminal of its own. */
+struct term {
+	pid_t pid;
+	int fd, slave; /* the slave stays open, so that its attributes can be read when the program has gone */
+	struct termios before;
+	char text[1 << 16];
+	size_t len;
+};
+
+static void term_open(struct term *t, const char *const args[])
+{
+	AUTO_FREE char *program = xasprintf("%s/gpuvm", build_dir());
+
+	t->len = 0;
+	cr_assert(openpty(&t->fd, &t->slave, NULL, NULL, NULL) == 0);
+	cr_assert(tcgetattr(t->slave, &t->before) == 0);
+	t->pid = fork();
+	cr_assert(t->pid >= 0);
+	if (t->pid == 0) {
+		close(t->fd);
+		if (login_tty(t->slave) == 0)
+			execv(program, (char *const *)args);
+		_exit(127);
+	}
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Read until @text has come @times in all; half a minute at most. */
+static void term_expect(struct term *t, const char *text, int times)
+{
+	int64_t end = now_ms() + 30000;
+
+	for (;;) {
+		struct pollfd p = { .fd = t->fd, .events = POLLIN };
+		int64_t left = end - now_ms();
+		int found = 0;
+		ssize_t n;
+
+		t->text[t->len] = '\0';
+		for (const char *at = t->text; (at = strstr(at, text)); at++)
+			found++;
+		if (found >= times)
+			return;
+		cr_assert(left > 0 && poll(&p, 1, (int)left) == 1, "'%s' came %d times in:\n%s", text, found, t->text);
+		n = read(t->fd, t->text + t->len, sizeof(t->text) - 1 - t->len);
+		cr_assert(n > 0, "the terminal has ended before '%s':\n%s", text, t->text);
+		t->len += (size_t)n;
+	}
+}
+
+static void term_type(struct term *t, const char *text)
+{
+	cr_assert(write(t->fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+static bool is_raw(const struct term *t)
+{
+	struct termios now;
+
+	cr_assert(tcgetattr(t->slave, &now) == 0);
+	return !(now.c_lflag & (ICANON | ECHO | ISIG));
+}
+
+/* The program ends by itself, with @code, and its terminal is as it was. */
+static void term_end(struct term *t, int code)
+{
+	struct pollfd p = { .fd = (int)syscall(SYS_pidfd_open, t->pid, 0), .events = POLLIN };
+	struct termios now;
+	int status;
+
+	cr_assert(p.fd >= 0);
+	cr_assert(poll(&p, 1, 30000) == 1, "it does not end:\n%s", t->text);
+	close(p.fd);
+	cr_assert(waitpid(t->pid, &status, 0) == t->pid);
+	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == code, "status %x, expected exit code %d", (unsigned int)status, code);
+	cr_assert(tcgetattr(t->slave, &now) == 0);
+	cr_expect(now.c_lflag == t->before.c_lflag && now.c_iflag == t->before.c_iflag && now.c_oflag == t->before.c_oflag &&
+		  now.c_cflag == t->before.c_cflag && memcmp(now.c_cc, t->before.c_cc, sizeof(now.c_cc)) == 0);
+	close(t->fd);
+	close(t->slave);
+}
+
+static const char *const console[] = { "gpuvm", "console", "demo", NULL };
+static const char *const watching[] = { "gpuvm", "console", "--watch", "demo", NULL };
+
+/* Both ways, the second one only watches, Ctrl-] leaves and hands over. */
+Test(life, console_types_and_watches, .timeout = 120)
+{
+	struct place p = place_new();
+	static struct term a, b;
+
+	make_guest(&p);
+	term_open(&a, console);
+	term_expect(&a, "the guest is here", 1); /* what was said before */
+	term_expect(&a, "Ctrl-] leaves", 1);
+	EXPECT_SH(&p, 0, "$G reset demo");
+	term_expect(&a, "the guest is here", 2);
+	cr_expect(is_raw(&a));
+	term_open(&b, console);
+	term_expect(&b, "another console types", 1);
+	/* The terminal does not echo: this is the guest. Ctrl-C is its business. */
+	term_type(&a, "hel\x03lo");
+	term_expect(&a, "hel\x03lo", 1);
+	term_expect(&b, "hel\x03lo", 1);
+	/* In the log when it comes to @b, so what @b types would come before the next that @a types. */
+	term_type(&b, "lost");
+	term_type(&a, "kept");
+	term_expect(&b, "kept", 1);
+	cr_expect(!strstr(b.text, "lost"), "%s", b.text);
+	term_type(&b, "\x1d");
+	term_end(&b, 0);
+	/* Up to the escape key is typed. */
+	term_type(&a, "last\x1dnever");
+	term_end(&a, 0);
+	EXPECT_SH(&p, 0, UNTIL("grep -aq last $R/demo/serial.log") "; ! grep -a -e lost -e never $R/demo/serial.log");
+	/* A pipe that ends: all that was in it. */
+	EXPECT_SH(&p, 0, "printf 'a whole command\\r' | $G console demo && grep -aq 'a whole command' $R/demo/serial.log");
+	/* free again */
+	term_open(&a, console);
+	term_expect(&a, "console of 'demo'", 1);
+	EXPECT_SH(&p, 0, "$G reset demo");
+	term_expect(&a, "the guest is here", 3);
+	EXPECT_SH(&p, 0, "$G kill demo");
+	term_expect(&a, "has closed its console", 1);
+	term_end(&a, 0);
+	place_end(&p);
+}
+
+/* Every way out but SIGKILL puts the terminal back. */
+Test(life, console_restores_the_terminal, .timeout = 120)
+{
+	static const int signals[] = { SIGTERM, SIGHUP, SIGINT, SIGQUIT };
+	struct place p = place_new();
+	static struct term t;
+
+	make_guest(&p);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		term_open(&t, i % 2 ? watching : console);
+		term_expect(&t, i % 2 ? "watching the console of 'demo';" : "console of 'demo';", 1);
+		EXPECT_SH(&p, 0, "$G reset demo");
+		term_expect(&t, "the guest is here", i == 0 ? 2 : 3 + (int)i - 1);
+		cr_expect(is_raw(&t));
+		cr_assert(kill(t.pid, signals[i]) == 0);
+		term_end(&t, 0);
+	}
+	/* a watcher sees the end */
+	term_open(&t, watching);
+	term_expect(&t, "watching the console", 1);
+	EXPECT_SH(&p, 0, "$G kill demo");
+	term_expect(&t, "has closed its console", 1);
+	term_end(&t, 0);
+	/* not on a terminal, and without a VM */
+	EXPECT_SH(&p, 1, "$G console demo </dev/null");
+	EXPECT_SH(&p, 2, "$G console");
+	place_end(&p);
+}
+
+Test(life, console_says_where_the_guest_writes, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d --set console.serial=log " DEMO);
+	EXPECT_SH(&p, 1, "$G console demo </dev/null");
+	EXPECT_SAYS(&p, "serial = log");
+	EXPECT_SH(&p, 0, "$G console --watch demo </dev/null");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	place_end(&p);
+}
+
+/* --- the supervisor ------------------------------------------------------------------------------------------------------- */
+
+Test(life, sighup_pins_again, .timeout = 60)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "[ $(nproc) -ge 2 ] && which taskset") != 0)
+		cr_skip("one CPU only, or no taskset");
+	EXPECT_SH(&p, 0, "$L -d " DEMO);
+	EXPECT_SH(&p, 0, "$G verify demo");
+	EXPECT_SH(&p, 1, "q=" QEMU_PID "; taskset -cap $($G status demo --json | jq -r .vcpus) $q >/dev/null && $G verify demo");
+	EXPECT_SAYS(&p, "thread qemu-system");
+	EXPECT_SH(&p, 0, "kill -HUP $($G status demo --json | jq .pid); " UNTIL("grep 'SIGHUP: every thread' $R/demo/launch.log") "; $G verify demo");
+	EXPECT_SAYS(&p, " 0 not as planned");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"running\"' && $G kill demo");
+	place_end(&p);
+}
+
+/* One datagram of the service manager's protocol; ten seconds. */
+static const char *notified(int fd, char buf[512])
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	ssize_t n;
+
+	cr_assert(poll(&p, 1, 10000) == 1, "nothing is said to the service manager");
+	n = recv(fd, buf, 511, 0);
+	cr_assert(n > 0);
+	buf[n] = '\0';
+	return buf;
+}
+
+/* Read on until one begins with @text; none until then may begin with @never. */
+static void expect_notified(int fd, const char *text, const char *never)
+{
+	int64_t end = now_ms() + 30000;
+	char buf[512];
+
+	do {
+		cr_assert(now_ms() < end, "'%s' is not said", text);
+		notified(fd, buf);
+		cr_assert(!never || strncmp(buf, never, strlen(never)) != 0, "'%s' before '%s'", buf, text);
+	} while (strncmp(buf, text, strlen(text)) != 0);
+}
+
+static int bind_notify(struct place *p)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	cr_assert(fd >= 0);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s/notify.ini", p->root);
+	cr_assert(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	return fd;
+}
+
+#define AS_UNIT "export NOTIFY_SOCKET=$R/notify.ini; "
+
+/* On while the loop turns, and off outside of it: unbinding and preallocation take longer than any interval. */
+Test(life, watchdog_is_fed, .timeout = 90)
+{
+	struct place p = place_new();
+	int fd = bind_notify(&p);
+
+	EXPECT_SH(&p, 0, AS_UNIT "WATCHDOG_USEC=200000 $L -d " RESTART DEMO);
+	expect_notified(fd, "READY=1", "WATCHDOG");
+	expect_notified(fd, "WATCHDOG=1\nWATCHDOG_USEC=200000", NULL);
+	for (int i = 0; i < 4; i++)
+		expect_notified(fd, "WATCHDOG=1", NULL);
+	/* A unit that says STOPPING=1 could not come back. */
+	EXPECT_SH(&p, 0, "kill -9 " QEMU_PID);
+	expect_notified(fd, "WATCHDOG_USEC=0", "STOPPING");
+	expect_notified(fd, "STATUS=restarts in 1 s", "STOPPING");
+	expect_notified(fd, "READY=1", "STOPPING");
+	expect_notified(fd, "WATCHDOG=1", "STOPPING");
+	EXPECT_SH(&p, 0, "$G kill demo");
+	expect_notified(fd, "WATCHDOG_USEC=0", "STOPPING");
+	expect_notified(fd, "STOPPING=1", NULL);
+	close(fd);
+	/* without it, not a word */
+	EXPECT_SH(&p, 0, "rm $R/notify.ini");
+	fd = bind_notify(&p);
+	EXPECT_SH(&p, 0, AS_UNIT "$L -d " DEMO " && $G kill demo");
+	expect_notified(fd, "READY=1", "WATCHDOG");
+	expect_notified(fd, "STOPPING=1", "WATCHDOG");
+	close(fd);
+	place_end(&p);
+}
