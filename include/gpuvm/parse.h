@@ -45,6 +45,9 @@ unsigned int edit_distance(const char *a, const char *b);
 /* Whole file (or at most @max bytes of it) as an owned string without the final newline; -Exxx. */
 int read_text_file(const char *path, size_t max, char **ret);
 
+/* All of @text, over short writes and signals; -Exxx. */
+int write_all(int fd, const char *text, size_t len);
+
 /* Write, fsync, rename over @path, fsync the folder: after a crash the old or the new file, never half of one. */
 int write_file_atomic(const char *path, const char *text, size_t len, unsigned int mode);
 

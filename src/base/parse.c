@@ -316,7 +316,7 @@ int read_text_file(const char *path, size_t max, char **ret)
 	return 0;
 }
 
-static int write_all(int fd, const char *text, size_t len)
+int write_all(int fd, const char *text, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, text, len);

@@ -48,6 +48,8 @@ char *cmd_vm_name(const char *name_or_path);
 
 /* Options that most verbs of a running VM have: --json, --help and one NAME. */
 struct cmd_simple {
+	const char *flag; /* given: a long option in place of --json */
+	bool flag_set;
 	bool json, help;
 	const char *name; /* NULL if none was given */
 };

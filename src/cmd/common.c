@@ -43,13 +43,13 @@ char *cmd_vm_name(const char *name_or_path)
 
 int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, struct cmd_simple *ret)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	const struct option options[] = { { ret->flag ? ret->flag : "json", no_argument, NULL, 'f' }, { "help", no_argument, NULL, 'h' }, { 0 } };
 	int c;
 
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (c == 'j')
-			ret->json = true;
+		if (c == 'f')
+			*(ret->flag ? &ret->flag_set : &ret->json) = true;
 		else if (c == 'h')
 			ret->help = true;
 		else

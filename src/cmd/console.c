@@ -6,7 +6,6 @@
  * meanwhile and is put back at every way out but SIGKILL: signals come through a signalfd, errors return. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 
 #include "cmd.h"
 #include "gpuvm/log.h"
+#include "gpuvm/parse.h"
 
 #define ESCAPE	     0x1d /* Ctrl-], as telnet and virsh */
 #define CONTEXT_MAX  2048 /* bytes of the log to begin with */
@@ -72,21 +72,6 @@ static int connect_serial(struct console *c, struct err *e)
 	if (errno == ENOENT)
 		return err_set(e, -ENOENT, "there is no '%s': the definition has [console] serial = log; --watch shows it", path);
 	return err_sys(e, -errno, "connect to '%s'", path);
-}
-
-static int write_all(int fd, const char *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		len -= (size_t)n;
-	}
-	return 0;
 }
 
 /* Everything in the log from where it was read to last; 0, or -Exxx of the terminal. */
@@ -295,46 +280,22 @@ static int open_console(struct console *c, const struct claim *claim, bool watch
 	return r == 0 ? raw_terminal(c, e) : r;
 }
 
-/* 0 with @name NULL: --help was asked for. */
-static int parse(int argc, char **argv, bool *watch, const char **name)
-{
-	static const struct option options[] = { { "watch", no_argument, NULL, 'w' }, { "help", no_argument, NULL, 'h' }, { 0 } };
-	int c;
-
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (c == 'h') {
-			fputs(usage, stdout);
-			return 0;
-		}
-		if (c != 'w')
-			return EXIT_USAGE;
-		*watch = true;
-	}
-	if (optind != argc - 1) {
-		fprintf(stderr, "gpuvm console: %s\n%s", optind < argc ? "too many words" : "which VM?", usage);
-		return EXIT_USAGE;
-	}
-	*name = argv[optind];
-	return 0;
-}
-
 int cmd_console(int argc, char **argv)
 {
 	struct console c = { .sock = -1, .lock = -1, .log = -1, .notify = -1, .signals = -1, .pidfd = -1 };
 	struct claim claim = { 0 };
 	struct err e = { 0 };
-	const char *name = NULL;
-	bool ended = false, watch = false;
-	int r = parse(argc, argv, &watch, &name);
+	struct cmd_simple o = { .flag = "watch" };
+	bool ended = false;
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
-	if (r || !name)
+	if (r || o.help)
 		return r;
-	r = cmd_running_claim(name, &claim);
+	r = cmd_running_claim(o.name, &claim);
 	if (r)
 		return r;
 	c.rundir = claim.rundir;
-	r = open_console(&c, &claim, watch, &e);
+	r = open_console(&c, &claim, o.flag_set, &e);
 	if (r == 0)
 		r = relay(&c, &ended, &e);
 	close_console(&c);

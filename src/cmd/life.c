@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* gpuvm start, restart, pause, resume, reset. */
 #include <errno.h>
-#include <getopt.h>
 #include <json-c/json.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -95,51 +94,26 @@ static int start_vm(const char *name, bool direct)
 	return run((char *[]){ launcher, option, path, NULL });
 }
 
-static int parse_start(int argc, char **argv, const char *usage, bool *direct, const char **name)
-{
-	static const struct option options[] = { { "direct", no_argument, NULL, 'd' }, { "help", no_argument, NULL, 'h' }, { 0 } };
-	int c;
-
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (c == 'h') {
-			fputs(usage, stdout);
-			return 0;
-		}
-		if (c != 'd')
-			return EXIT_USAGE;
-		*direct = true;
-	}
-	if (optind != argc - 1) {
-		fprintf(stderr, "gpuvm %s: %s\n%s", argv[0], optind < argc ? "too many words" : "which VM?", usage);
-		return EXIT_USAGE;
-	}
-	*name = argv[optind];
-	return 0;
-}
-
 int cmd_start(int argc, char **argv)
 {
 	static const char usage[] = "usage: gpuvm start [--direct] NAME\n\nStart a VM and return when its guest runs: as the unit gpuvm@NAME.service where\n"
 				    "systemd runs and has it, else (or with --direct) by `gpuvm-launch -d`.\n";
-	const char *name = NULL;
-	bool direct = false;
-	int r = parse_start(argc, argv, usage, &direct, &name);
+	struct cmd_simple o = { .flag = "direct" };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
-	return r || !name ? r : start_vm(name, direct);
+	return r || o.help ? r : start_vm(o.name, o.flag_set);
 }
 
 int cmd_restart(int argc, char **argv)
 {
 	static const char usage[] = "usage: gpuvm restart [--direct] NAME\n\nStop a VM as `gpuvm stop` does, and start it again. What the definition says now counts.\n";
-	const char *name = NULL;
-	bool direct = false;
-	int r = parse_start(argc, argv, usage, &direct, &name);
+	struct cmd_simple o = { .flag = "direct" };
+	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
-	if (r || !name)
+	if (r || o.help)
 		return r;
-	r = cmd_end_vm(name, SIGTERM, 0);
-	return r ? r : start_vm(name, direct);
+	r = cmd_end_vm(o.name, SIGTERM, 0);
+	return r ? r : start_vm(o.name, o.flag_set);
 }
 
 /* --- pause, resume, reset ------------------------------------------------------------------------------------------ */

@@ -54,21 +54,6 @@ int seed_check_file(const char *path)
 	return open_file(path, &fd);
 }
 
-static int write_all(int fd, const char *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int copy_bytes(int from, int to)
 {
 	char buf[16384];

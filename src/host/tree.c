@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "capture_priv.h"
+#include "gpuvm/parse.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
@@ -98,21 +99,6 @@ static int enter(struct tree *t, const char *path, const char **ret_name)
 
 	*ret_name = slash ? slash + 1 : path;
 	return tree_dir(t, dir);
-}
-
-static int write_all(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
 }
 
 int tree_file(struct tree *t, const char *path, const void *data, size_t len)
