@@ -70,6 +70,9 @@ void launch_clear(struct launch *l);
  * unless dry_run: launch_start() writes the claim and lets it go. */
 int launch_plan(struct launch *l, struct problems *ps, struct err *e);
 
+/* The part of it that needs no definition: what VMs hold, the machine, QEMU. */
+int launch_look(struct launch *l, struct problems *ps, struct err *e);
+
 /* Start what was planned. On failure everything is undone and @e says why. */
 int launch_start(struct launch *l, struct err *e);
 

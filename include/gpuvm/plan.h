@@ -54,6 +54,9 @@ struct host_use {
 	size_t n_taps;
 };
 void host_use_clear(struct host_use *u);
+struct plan;
+/* What @p would hold, as if its VM ran with that launcher. */
+void host_use_add(struct host_use *u, const struct plan *p, int pid);
 
 struct plan_request {
 	const struct vm_config *vm;

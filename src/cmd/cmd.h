@@ -20,6 +20,7 @@ enum {
 int cmd_topo(int argc, char **argv);
 int cmd_capture(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
+int cmd_templates(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_list(int argc, char **argv);

@@ -14,6 +14,7 @@ static const struct verb {
 	{ "capture", cmd_capture, "copy what is needed to plan for this host elsewhere; without serial numbers" },
 	{ "plan", cmd_plan, "decide everything for a VM and show it; touch nothing" },
 	{ "diff", cmd_diff, "compare the QEMU commands of two definitions, or of a VM that runs and its definition" },
+	{ "templates", cmd_templates, "the sizes this machine can be cut into, and how many fit now" },
 	{ "verify", cmd_verify, "is the running VM what was planned? threads, pages, devices, BARs" },
 	{ "list", cmd_list, "every VM that runs, and how the others ended" },
 	{ "status", cmd_status, "everything about one VM" },

@@ -57,6 +57,45 @@ void host_use_clear(struct host_use *u)
 	*u = (struct host_use){ 0 };
 }
 
+static void add_fabric(struct host_use *u, const struct plan *p, int pid)
+{
+	struct used_fabric *f;
+
+	if (p->fabric.mode == FABRIC_NONE)
+		return;
+	f = PUSH_ZEROED(u->fabrics, u->n_fabrics);
+	f->mode = p->fabric.mode;
+	f->partition = p->fabric.partition;
+	f->pid = pid;
+	snprintf(f->vm, sizeof(f->vm), "%s", p->vm);
+}
+
+void host_use_add(struct host_use *u, const struct plan *p, int pid)
+{
+	struct used_cpus *cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
+
+	add_fabric(u, p, pid);
+	for (size_t i = 0; i < p->n_devices; i++) {
+		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
+
+		d->addr = p->devices[i].addr;
+		d->pid = pid;
+		snprintf(d->vm, sizeof(d->vm), "%s", p->vm);
+	}
+	cpus->pid = pid;
+	snprintf(cpus->vm, sizeof(cpus->vm), "%s", p->vm);
+	for (size_t i = 0; i < p->n_vcpus; i++)
+		cpuset_add(&cpus->cpus, p->vcpus[i].host_cpu);
+	for (size_t i = 0; i < p->n_nodes; i++) {
+		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
+
+		m->host_node = p->nodes[i].host_node;
+		m->bytes = p->nodes[i].memory_bytes;
+		m->page_bytes = p->nodes[i].page_bytes;
+		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
+	}
+}
+
 const struct used_device *planner_device_user(const struct planner *pl, const struct pci_func *f)
 {
 	const struct host_use *use = pl->req->use;

@@ -225,6 +225,17 @@ static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 	return r;
 }
 
+int launch_look(struct launch *l, struct problems *ps, struct err *e)
+{
+	int r = is_foreign(l) ? 0 : claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
+
+	if (r == 0)
+		r = read_machine(l, ps, e);
+	if (r == 0 && runs_foreign(l))
+		r = probe_host("", &l->here, e);
+	return r < 0 ? r : probe_binary(l, ps);
+}
+
 int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 {
 	int r = config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
@@ -243,18 +254,9 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		if (r < 0)
 			return r;
 	}
-	if (!is_foreign(l)) {
-		r = claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
-		if (r < 0)
-			return r;
-	}
-	r = read_machine(l, ps, e);
-	if (r == 0 && runs_foreign(l))
-		r = probe_host("", &l->here, e);
+	r = launch_look(l, ps, e);
 	if (r < 0)
 		return r;
-	if (probe_binary(l, ps) < 0)
-		return -EINVAL;
 	/* A dry run of another machine's VM names that machine's files; one that runs here needs them here. */
 	if (!is_foreign(l) || (runs_foreign(l) && !l->opt->dry_run))
 		check_files(l, ps);

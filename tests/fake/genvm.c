@@ -256,30 +256,13 @@ static void take_pages(struct topology *t, const struct plan_node *n)
 
 static void use_plan(struct rng *r, struct topology *t, const struct plan *p, int pid, struct host_use *u)
 {
-	struct used_cpus *cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
 	bool allocated = rng_percent(r, 60);
+	size_t first = u->n_memory;
 
-	for (size_t i = 0; i < p->n_devices; i++) {
-		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
-
-		d->addr = p->devices[i].addr;
-		d->pid = pid;
-		snprintf(d->vm, sizeof(d->vm), "%s", p->vm);
-	}
-	cpus->pid = pid;
-	snprintf(cpus->vm, sizeof(cpus->vm), "%s", p->vm);
-	for (size_t i = 0; i < p->n_vcpus; i++)
-		cpuset_add(&cpus->cpus, p->vcpus[i].host_cpu);
-	for (size_t i = 0; i < p->n_nodes; i++) {
-		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
-
-		m->host_node = p->nodes[i].host_node;
-		m->bytes = p->nodes[i].memory_bytes;
-		m->page_bytes = p->nodes[i].page_bytes;
-		m->allocated = allocated;
-		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
-		if (allocated)
-			take_pages(t, &p->nodes[i]);
+	host_use_add(u, p, pid);
+	for (size_t i = 0; i < p->n_nodes && allocated; i++) {
+		u->memory[first + i].allocated = true;
+		take_pages(t, &p->nodes[i]);
 	}
 }
 

@@ -42,46 +42,6 @@ static char *directive(const char *text, const char *key, int nth)
 	return NULL;
 }
 
-static void use_fabric(struct host_use *u, const struct plan *p)
-{
-	struct used_fabric *f;
-
-	if (p->fabric.mode == FABRIC_NONE)
-		return;
-	f = PUSH_ZEROED(u->fabrics, u->n_fabrics);
-	f->mode = p->fabric.mode;
-	f->partition = p->fabric.partition;
-	f->pid = 4711;
-	snprintf(f->vm, sizeof(f->vm), "%s", p->vm);
-}
-
-static void use_plan(struct host_use *u, const struct plan *p)
-{
-	struct used_cpus *cpus;
-
-	use_fabric(u, p);
-	for (size_t i = 0; i < p->n_devices; i++) {
-		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
-
-		d->addr = p->devices[i].addr;
-		d->pid = 4711;
-		snprintf(d->vm, sizeof(d->vm), "%s", p->vm);
-	}
-	cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
-	cpus->pid = 4711;
-	snprintf(cpus->vm, sizeof(cpus->vm), "%s", p->vm);
-	for (size_t i = 0; i < p->n_vcpus; i++)
-		cpuset_add(&cpus->cpus, p->vcpus[i].host_cpu);
-	for (size_t i = 0; i < p->n_nodes; i++) {
-		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
-
-		m->host_node = p->nodes[i].host_node;
-		m->bytes = p->nodes[i].memory_bytes;
-		m->page_bytes = p->nodes[i].page_bytes;
-		snprintf(m->vm, sizeof(m->vm), "%s", p->vm);
-	}
-}
-
 static char *read_case(const char *name, const char *suffix)
 {
 	AUTO_FREE char *path = xasprintf("%s/%s.%s", golden_dir(), name, suffix);
@@ -134,7 +94,7 @@ static void add_earlier(const char *text, struct machine *m)
 			problems_print(&ps, stderr);
 			cr_assert_fail("'%s' cannot be planned", other);
 		}
-		use_plan(&m->use, &p);
+		host_use_add(&m->use, &p, 4711);
 		plan_clear(&p);
 		config_clear(&vm);
 	}
