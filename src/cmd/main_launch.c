@@ -247,8 +247,15 @@ static int start_and_supervise(struct launch *l)
 	return launch_supervise(l);
 }
 
-/* One life of the VM, and the wait after it if there is to be another one: @ret_again. */
-static int launch_once(struct launch_args *a, struct readiness *ready, unsigned int *delay_s, bool *ret_again)
+/* [lifecycle] on-crash = restart. */
+struct restart {
+	bool wanted;
+	unsigned int delay_s; /* of the last time */
+	char *name;	      /* that is held between two lives; NULL in the first one */
+};
+
+/* One life of the VM, and the wait after it if there is to be another one. */
+static int launch_once(struct launch_args *a, struct readiness *ready, struct restart *again)
 {
 	struct problems ps = { 0 };
 	struct err e = { 0 };
@@ -256,18 +263,20 @@ static int launch_once(struct launch_args *a, struct readiness *ready, unsigned 
 	int64_t began = now_s();
 	int code;
 
-	*ret_again = false;
+	again->wanted = false;
 	launch_init(&l, &a->launch);
 	ready->l = &l;
-	if (launch_plan(&l, &ps, &e) < 0) {
-		code = cmd_report(&ps, &e, l.vm.name, false);
-		if (*delay_s)
-			launch_drop_name(l.vm.name, ps.n ? ps.v[0].message : e.msg, code);
-	} else {
+	code = launch_plan(&l, &ps, &e) < 0 ? cmd_report(&ps, &e, l.vm.name, false) : EXIT_DONE;
+	/* The definition may have gone, or have got another name, while the restart was waited for. */
+	if (again->name && (code || strcmp(again->name, l.plan.vm) != 0))
+		launch_drop_name(again->name, code ? (ps.n ? ps.v[0].message : e.msg) : "the definition has another name now", code);
+	if (code == EXIT_DONE)
 		code = start_and_supervise(&l);
+	if (launch_restarts(&l, code)) {
+		again->wanted = launch_pause_before_restart(&l, now_s() - began, &again->delay_s) == 0;
+		free(again->name);
+		again->name = xstrdup(l.plan.vm);
 	}
-	if (launch_restarts(&l, code))
-		*ret_again = launch_pause_before_restart(&l, now_s() - began, delay_s) == 0;
 	ready->l = NULL;
 	launch_clear(&l);
 	problems_clear(&ps);
@@ -277,14 +286,14 @@ static int launch_once(struct launch_args *a, struct readiness *ready, unsigned 
 static int launch(struct launch_args *a, int ready_fd)
 {
 	struct readiness ready = { .fd = ready_fd };
-	unsigned int delay_s = 0;
-	bool again = true;
+	struct restart again = { .wanted = true };
 	int code = 0;
 
 	a->launch.ready = on_ready;
 	a->launch.ready_ctx = &ready;
-	while (again)
-		code = launch_once(a, &ready, &delay_s, &again);
+	while (again.wanted)
+		code = launch_once(a, &ready, &again);
+	free(again.name);
 	a->launch.ready_ctx = NULL;
 	return code;
 }

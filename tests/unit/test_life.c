@@ -227,6 +227,11 @@ Test(life, restart_that_cannot_be_planned, .timeout = 60)
 	EXPECT_SAYS(&p, "os.ini");
 	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 4 and (.reason | startswith(\"not restarted: \"))'");
 	EXPECT_SH(&p, 0, "[ ! -e $R/demo/claim.json ]");
+	/* the definition itself, which had the name */
+	EXPECT_SH(&p, 3, "cp conf/demo.ini $R/gone.ini; $L " RESTART "--set vm.accel=tcg $R/gone.ini & l=$!; " RUNNING
+			 "; rm $R/gone.ini; kill -9 " QEMU_PID "; wait $l");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 3'");
+	EXPECT_SH(&p, 0, "[ ! -e $R/demo/claim.json ]");
 	place_end(&p);
 }
 
