@@ -335,12 +335,8 @@ static void read_taps(struct claim_reader *r, struct json_object *o, struct clai
 
 static void read_helpers(struct claim_reader *r, struct json_object *o, struct claim *c)
 {
-	struct json_object *helpers = NULL;
+	struct json_object *helpers = want(r, o, "helpers", json_type_array);
 
-	/* VMs that were started by an earlier version have none. */
-	if (!json_object_object_get_ex(o, "helpers", &helpers))
-		return;
-	helpers = want(r, o, "helpers", json_type_array);
 	for (size_t i = 0; helpers && i < json_object_array_length(helpers); i++) {
 		struct json_object *j = json_object_array_get_idx(helpers, i);
 		struct claim_helper *h = PUSH_ZEROED(c->helpers, c->n_helpers);

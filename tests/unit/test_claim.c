@@ -67,6 +67,8 @@ static void make_claim(struct claim *c, const char *vm)
 	*m = (struct used_memory){ .host_node = 2, .bytes = 960 * GIB, .page_bytes = GIB, .allocated = true };
 	strv_push(&c->taps, "tap-x");
 	strv_push(&c->taps, "a-lan");
+	/* No process has it: the kernel's highest is one less. */
+	*PUSH_ZEROED(c->helpers, c->n_helpers) = (struct claim_helper){ .name = xstrdup("swtpm"), .pid = 4194304, .start = 1 };
 	cr_assert(mkdir(c->rundir, 0700) == 0 || errno == EEXIST);
 }
 
@@ -89,6 +91,9 @@ static bool claims_equal(const struct claim *a, const struct claim *b)
 		     same(a->devices[i].from, b->devices[i].from) &&
 		     same(a->devices[i].override, b->devices[i].override) && same(a->devices[i].to, b->devices[i].to) &&
 		     same(a->devices[i].id, b->devices[i].id);
+	eq = eq && a->n_helpers == b->n_helpers;
+	for (size_t i = 0; eq && i < a->n_helpers; i++)
+		eq = same(a->helpers[i].name, b->helpers[i].name) && a->helpers[i].pid == b->helpers[i].pid && a->helpers[i].start == b->helpers[i].start;
 	eq = eq && a->taps.n == b->taps.n;
 	for (size_t i = 0; eq && i < a->taps.n; i++)
 		eq = same(a->taps.v[i], b->taps.v[i]);
