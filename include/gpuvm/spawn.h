@@ -23,6 +23,8 @@ struct spawn_options {
 	const struct cpuset *cpus; /* affinity before exec; NULL: inherit */
 	const struct cpuset *mem_nodes; /* preferred NUMA nodes for its own memory (libnuma); NULL: default policy */
 	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave, UINT64_MAX: no limit */
+	uint64_t address_bytes;    /* RLIMIT_AS; 0: leave */
+	unsigned int cpu_s;        /* RLIMIT_CPU; 0: leave */
 	bool die_with_parent;      /* PR_SET_PDEATHSIG SIGKILL */
 };
 

@@ -123,6 +123,18 @@ static int child_memlock(uint64_t bytes, struct err *e)
 	return 0;
 }
 
+/* The last thing before exec: what this program has mapped by itself may be more. */
+static int child_limits(const struct spawn_options *o, struct err *e)
+{
+	const struct rlimit as = { o->address_bytes, o->address_bytes }, cpu = { o->cpu_s, o->cpu_s };
+
+	if (o->cpu_s && setrlimit(RLIMIT_CPU, &cpu) < 0)
+		return err_sys(e, -errno, "limit its CPU time to %u s", o->cpu_s);
+	if (o->address_bytes && setrlimit(RLIMIT_AS, &as) < 0)
+		return err_sys(e, -errno, "limit its memory to %llu bytes", (unsigned long long)o->address_bytes);
+	return 0;
+}
+
 static int child_prepare(const struct spawn_options *o, const struct spawn *s, pid_t parent, struct err *e)
 {
 	int r;
@@ -161,8 +173,10 @@ static _Noreturn void child_main(const struct spawn_options *o, const struct str
 		while (n < 0 && errno == EINTR);
 		if (n != 1)
 			_exit(127); /* the parent gave up or is gone */
-		execve(o->argv->v[0], o->argv->v, env->v);
-		err_sys(&e, -errno, "execute '%s'", o->argv->v[0]);
+		if (child_limits(o, &e) == 0) {
+			execve(o->argv->v[0], o->argv->v, env->v);
+			err_sys(&e, -errno, "execute '%s'", o->argv->v[0]);
+		}
 	}
 	e.word = NULL;
 	n = write(s->exec_fd, &e, sizeof(e));

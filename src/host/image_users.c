@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* image_users.c - who needs a file: disks through their chains of backing files, definitions through their disks, and what a running QEMU has open.
+ *
+ * Files are compared by device and inode: a chain may come to the same one by "../images" or through a symlink. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image_priv.h"
+
+#define CHAIN_MAX 200 /* QEMU itself gives up on far fewer; a loop has no end */
+
+void image_users_clear(struct image_users *u)
+{
+	for (size_t i = 0; i < u->n_processes; i++)
+		free(u->processes[i].who);
+	free(u->processes);
+	strv_clear(&u->definitions);
+	strv_clear(&u->unknown);
+	*u = (struct image_users){ 0 };
+}
+
+void image_uses_clear(struct image_uses *u)
+{
+	for (size_t i = 0; i < u->n; i++) {
+		free(u->v[i].who);
+		free(u->v[i].name);
+	}
+	free(u->v);
+	strv_clear(&u->unknown);
+	*u = (struct image_uses){ 0 };
+}
+
+static void add_inode(struct image_uses *u, const char *who, const struct stat *st)
+{
+	*PUSH_ZEROED(u->v, u->n) = (struct image_use){ .who = xstrdup(who), .dev = st->st_dev, .ino = st->st_ino };
+}
+
+void image_uses_of(const struct image_uses *u, const char *file, struct strv *ret)
+{
+	struct stat st;
+	bool there = stat(file, &st) == 0;
+
+	for (size_t i = 0; i < u->n; i++) {
+		const struct image_use *use = &u->v[i];
+		bool same = use->name ? strstr(use->name, strrchr(file, '/') + 1) != NULL : there && use->dev == st.st_dev && use->ino == st.st_ino;
+
+		if (same && !strv_contains(ret, use->who))
+			strv_push(ret, use->who);
+	}
+}
+
+/* --- disks ---------------------------------------------------------------------------------------------------------- */
+
+/* 1: it begins as a qcow2 does. What else there is has no backing file that QEMU would look for: a disk's format is never guessed. */
+static int is_qcow2(const char *path)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	char magic[4];
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return 0;
+	return pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) && memcmp(magic, "QFI\xfb", sizeof(magic)) == 0;
+}
+
+/* The backing file of @path, owned; NULL: none, or there is no saying (then that is in u->unknown). */
+static char *next_in_chain(struct image_uses *u, const char *path)
+{
+	struct disk_info d = { 0 };
+	struct err e;
+	char *next;
+	int r = is_qcow2(path);
+
+	/* What is not there needs nothing. */
+	if (r == 0 || r == -ENOENT)
+		return NULL;
+	if (r < 0)
+		err_sys(&e, r, "'%s'", path);
+	else
+		r = disk_info_read(path, "qcow2", &d, &e);
+	if (r < 0)
+		strv_push(&u->unknown, e.msg);
+	next = r < 0 || !d.backing_path ? NULL : STEAL_PTR(d.backing_path);
+	disk_info_clear(&d);
+	return next;
+}
+
+/* @path and all that is below it. */
+static void add_chain(struct image_uses *u, const char *who, const char *path)
+{
+	AUTO_FREE char *at = xstrdup(path);
+
+	for (int depth = 0; at; depth++) {
+		struct stat st;
+		char *next;
+
+		if (*at != '/') {
+			/* "json:{...}" or a protocol: what it names is searched for in it. */
+			*PUSH_ZEROED(u->v, u->n) = (struct image_use){ .who = xstrdup(who), .name = xstrdup(at) };
+			return;
+		}
+		if (depth == CHAIN_MAX) {
+			strv_pushf(&u->unknown, "'%s': its chain of backing files has no end", path);
+			return;
+		}
+		if (stat(at, &st) == 0)
+			add_inode(u, who, &st);
+		next = next_in_chain(u, at);
+		free(at);
+		at = next;
+	}
+}
+
+/* Each file of a folder, with @add; names that begin with "." are not finished. */
+static void each_file(struct image_uses *u, const char *dir, const char *extension, void (*add)(struct image_uses *, const char *))
+{
+	AUTO_CLOSEDIR DIR *d = opendir(dir);
+	size_t tail = strlen(extension);
+	struct dirent *f;
+
+	if (!d && errno != ENOENT)
+		strv_pushf(&u->unknown, "'%s' cannot be read: %s", dir, strerror(errno));
+	while (d && (f = readdir(d))) {
+		size_t len = strlen(f->d_name);
+		AUTO_FREE char *path = xasprintf("%s/%s", dir, f->d_name);
+
+		if (f->d_name[0] != '.' && len > tail && strcmp(f->d_name + len - tail, extension) == 0)
+			add(u, path);
+	}
+}
+
+static void add_disk(struct image_uses *u, const char *path)
+{
+	add_chain(u, path, path);
+}
+
+/* --- definitions, processes ------------------------------------------------------------------------------------------- */
+
+static void add_definition(struct image_uses *u, const char *path)
+{
+	struct vm_config vm = { 0 };
+	struct problems ps = { 0 };
+	struct strv none = { 0 };
+
+	if (config_load(path, &none, &vm, &ps) < 0)
+		strv_pushf(&u->unknown, "'%s' is no valid definition: %s", path, ps.n ? ps.v[0].message : "it cannot be read");
+	for (size_t i = 0; i < vm.n_disks; i++)
+		if (vm.disks[i].file)
+			add_chain(u, path, vm.disks[i].file);
+	config_clear(&vm);
+	problems_clear(&ps);
+}
+
+/* What it has open: also files that were named on its command line alone. */
+static void add_process(struct image_uses *u, const struct image_process *p)
+{
+	AUTO_FREE char *dir = xasprintf("/proc/%d/fd", p->pid);
+	AUTO_CLOSEDIR DIR *d = opendir(dir);
+	struct dirent *f;
+
+	/* It has ended: then it needs nothing. */
+	if (!d && errno != ENOENT && errno != ESRCH)
+		strv_pushf(&u->unknown, "'%s' cannot be read: %s", dir, strerror(errno));
+	while (d && (f = readdir(d))) {
+		struct stat st;
+
+		if (f->d_name[0] != '.' && fstatat(dirfd(d), f->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
+			add_inode(u, p->who, &st);
+	}
+}
+
+void image_uses_collect(const char *statedir, const struct image_users *u, struct image_uses *ret)
+{
+	AUTO_FREE char *disks = xasprintf("%s/" DISKS, statedir);
+
+	for (size_t i = 0; i < u->unknown.n; i++)
+		strv_push(&ret->unknown, u->unknown.v[i]);
+	each_file(ret, disks, "", add_disk);
+	if (u->confdir)
+		each_file(ret, u->confdir, ".ini", add_definition);
+	for (size_t i = 0; i < u->definitions.n; i++)
+		add_definition(ret, u->definitions.v[i]);
+	for (size_t i = 0; i < u->n_processes; i++)
+		add_process(ret, &u->processes[i]);
+}
+
+/* --- the other way round: who needs a disk -------------------------------------------------------------------------------- */
+
+static bool is_one_of(const struct strv *own, const char *path)
+{
+	struct stat a, b;
+
+	for (size_t i = 0; i < own->n; i++)
+		if (strcmp(own->v[i], path) == 0 ||
+		    (stat(path, &a) == 0 && stat(own->v[i], &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+			return true;
+	return false;
+}
+
+/* "'PATH': ..." */
+static bool is_about_one_of(const struct strv *own, const char *text)
+{
+	for (size_t i = 0; i < own->n; i++) {
+		size_t len = strlen(own->v[i]);
+
+		if (*text == '\'' && strncmp(text + 1, own->v[i], len) == 0 && text[1 + len] == '\'')
+			return true;
+	}
+	return false;
+}
+
+void disk_users(const char *statedir, const struct image_users *u, const struct strv *own, struct strv *ret, struct strv *ret_unknown)
+{
+	struct image_uses uses = { 0 };
+	struct strv all = { 0 };
+
+	image_uses_collect(statedir, u, &uses);
+	for (size_t i = 0; i < own->n; i++)
+		image_uses_of(&uses, own->v[i], &all);
+	for (size_t i = 0; i < all.n; i++)
+		if (!is_one_of(own, all.v[i]))
+			strv_push(ret, all.v[i]);
+	for (size_t i = 0; i < uses.unknown.n; i++)
+		if (!is_about_one_of(own, uses.unknown.v[i]))
+			strv_push(ret_unknown, uses.unknown.v[i]);
+	strv_clear(&all);
+	image_uses_clear(&uses);
+}
