@@ -1,41 +1,59 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The supervisor: one loop over the QMP socket, QEMU's pidfd, signals and one timer.  Nothing polls.
+/* The supervisor: one loop over the QMP socket, QEMU's pidfd, signals and what is due.  Nothing polls.
  *
  * What to do is decided by the table in core/lifecycle; here events are recognised and actions carried out. */
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 
 #include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 
-#define QMP_TIMEOUT_MS	    5000
+#define QMP_TIMEOUT_MS	    1000 /* the loop stands still meanwhile; one that answers later was told all the same */
 #define QUIT_TIMEOUT_MS	    10000
 #define KILL_TIMEOUT_MS	    30000
+#define NEVER		    UINT64_MAX
 #define PER_DEVICE_MS	    2000 /* the kernel's release of a passed device is slow; libvirt gives the same */
+
+/* Of a change of state in the journal: `journalctl MESSAGE_ID=...`; gpuvm-launch(1). */
+#define TRANSITION_ID "MESSAGE_ID=3bed1ab6f28048f48a97cf214ee67c6a"
 
 struct supervisor {
 	struct launch *l;
-	int timer_fd;
-	int watchdog_fd; /* -1: systemd does not watch us */
+	/* What is due when, in ms of CLOCK_MONOTONIC; NEVER. */
+	uint64_t rung_at;     /* the current rung of the ladder has failed */
+	uint64_t look_at;     /* the next look for late threads, number `look` */
+	uint64_t watchdog_at; /* systemd is told that we live, every watchdog_ms */
+	uint64_t watchdog_ms;
+	unsigned int look;
+	char pause_reason[512];
+	char told[512]; /* the last thing that was */
+	char lost[128]; /* why there is no control socket any more */
 };
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
 
 static void arm(struct supervisor *s, uint64_t ms)
 {
-	struct itimerspec t = { .it_value = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 } };
-
-	if (timerfd_settime(s->timer_fd, 0, &t, NULL) < 0)
-		log_error("%s: timerfd_settime: %s", s->l->plan.vm, strerror(errno));
+	s->rung_at = now_ms() + ms;
 }
 
 /* The first reason is the cause; what follows are its consequences. */
@@ -72,18 +90,24 @@ static uint64_t with_devices(const struct launch *l, uint64_t ms)
 	return ms + PER_DEVICE_MS * l->plan.n_devices;
 }
 
-static void save_state(struct launch *l)
+static const char *reason_of(const struct supervisor *s)
 {
-	const char *word = l->failed ? "failed" : life_state_word(l->state);
+	return *s->l->reason ? s->l->reason : *s->lost ? s->lost : s->pause_reason;
+}
+
+static void save_state(struct supervisor *s)
+{
+	struct launch *l = s->l;
+	const char *word = l->failed ? "failed" : life_state_word(l->state), *reason = reason_of(s);
 	struct err e = { 0 };
 
-	sd_notifyf(0, "STATUS=%s%s%s", word, *l->reason ? ": " : "", l->reason);
+	sd_notifyf(0, "STATUS=%s%s%s", word, *reason ? ": " : "", reason);
 
-	if (strcmp(l->claim.state, word) == 0 || l->state == LIFE_ENDED)
+	if ((strcmp(l->claim.state, word) == 0 && l->claim.reason && strcmp(l->claim.reason, reason) == 0) || l->state == LIFE_ENDED)
 		return;
 	snprintf(l->claim.state, sizeof(l->claim.state), "%s", word);
 	free(l->claim.reason);
-	l->claim.reason = xstrdup(l->reason);
+	l->claim.reason = xstrdup(reason);
 	if (claim_write(&l->claim, &e) < 0)
 		log_warning("%s: %s", l->plan.vm, e.msg);
 }
@@ -97,6 +121,16 @@ void launch_note(struct launch *l, const char *event, const char *text)
 		log_warning("%s: %s", l->plan.vm, e.msg);
 }
 
+static void log_change(const struct supervisor *s, enum life_state next, enum life_event ev)
+{
+	const char *from = life_state_word(s->l->state), *to = life_state_word(next);
+	AUTO_FREE char *state = xasprintf("GPUVM_STATE=%s", s->l->failed ? "failed" : to), *before = xasprintf("GPUVM_STATE_BEFORE=%s", from),
+		       *event = xasprintf("GPUVM_EVENT=%s", life_event_word(ev)), *reason = xasprintf("GPUVM_REASON=%s", reason_of(s));
+	const char *const fields[] = { TRANSITION_ID, state, before, event, reason, NULL };
+
+	log_line_with(LOG_LEVEL_NOTICE, fields, "%s: %s -> %s (%s)", s->l->plan.vm, from, to, life_event_word(ev));
+}
+
 static void take(struct supervisor *s, enum life_event ev)
 {
 	struct launch *l = s->l;
@@ -104,11 +138,13 @@ static void take(struct supervisor *s, enum life_event ev)
 	bool changed = step.next != l->state;
 
 	if (changed)
-		log_notice("%s: %s -> %s (%s)", l->plan.vm, life_state_word(l->state), life_state_word(step.next), life_event_word(ev));
+		log_change(s, step.next, ev);
 	l->state = step.next;
-	if (changed)
-		launch_note(l, life_event_word(ev), l->reason);
-	save_state(l);
+	if (changed) {
+		launch_note(l, life_event_word(ev), reason_of(s));
+		*s->told = '\0';
+	}
+	save_state(s);
 	switch (step.action) {
 	case ACT_NONE:
 	case ACT_END:
@@ -131,82 +167,115 @@ static void take(struct supervisor *s, enum life_event ev)
 	}
 }
 
+/* --- late threads, interrupts --------------------------------------------------------------------------------- */
+
+static void settle(struct launch *l, const char *when)
+{
+	struct err e = { 0 };
+	int r = launch_settle(l, &e);
+
+	/* That QEMU is about to end is seen in its place. */
+	if (r < 0 && r != -ESRCH)
+		log_warning("%s: %s: %s", l->plan.vm, when, e.msg);
+	else if (r == 0)
+		log_info("%s: %s: every thread is where the plan says", l->plan.vm, when);
+}
+
+/* From the first one on, unless that is still to come: a guest that resets itself all the time must not put it off for ever. */
+static void start_looks(struct supervisor *s)
+{
+	if (s->l->plan.foreign_host || (s->look_at != NEVER && s->look == 0))
+		return;
+	s->look = 0;
+	s->look_at = now_ms() + life_look_pause_ms(0);
+}
+
+static void on_look(struct supervisor *s)
+{
+	uint64_t pause = life_look_pause_ms(++s->look);
+
+	settle(s->l, "late threads");
+	s->look_at = pause ? now_ms() + pause : NEVER;
+}
+
 /* --- events ------------------------------------------------------------------------------------------------ */
 
-/* STOP comes for a person's `stop`, and for faults: vfio stops the VM on an unrecoverable device error (QEMU
- * hw/vfio/pci.c, vfio_err_notifier_handler). The run state tells which. */
-static void on_stop_event(struct supervisor *s)
-{
-	static const char *const faults[] = { "internal-error", "io-error", "guest-panicked", "watchdog" };
-	struct launch *l = s->l;
-	struct err e = { 0 };
-	char status[32];
-
-	if (qmp_query_status(&l->qmp, status, &e) < 0) {
-		log_warning("%s: query-status: %s", l->plan.vm, e.msg);
-		return;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
-		if (strcmp(status, faults[i]) != 0)
-			continue;
-		l->failed = true;
-		set_reason(l, "QEMU stopped the guest: %s", status);
-		take(s, EV_QMP_FAULT);
-		return;
-	}
-	if (strcmp(status, "paused") == 0)
-		take(s, EV_QMP_STOP);
-}
-
-static const char *event_data(struct json_object *ev, const char *key)
-{
-	struct json_object *data = NULL, *v = NULL;
-
-	if (json_object_object_get_ex(ev, "data", &data) && json_object_object_get_ex(data, key, &v))
-		return json_object_get_string(v);
-	return "";
-}
-
-static void on_shutdown_event(struct supervisor *s, struct json_object *ev)
-{
-	struct launch *l = s->l;
-	const char *reason = event_data(ev, "reason");
-
-	if (strcmp(reason, "guest-panic") == 0 || strcmp(reason, "host-error") == 0)
-		l->failed = true;
-	else
-		l->asked_to_stop = true;
-	set_reason(l, "shutdown: %s", reason);
-	take(s, EV_QMP_SHUTDOWN);
-}
-
-static void on_qmp_event(struct supervisor *s, struct json_object *ev)
+static const char *event_name(struct json_object *event)
 {
 	struct json_object *name = NULL;
-	const char *n;
 
-	json_object_object_get_ex(ev, "event", &name);
-	n = json_object_get_string(name);
-	if (!n)
+	json_object_object_get_ex(event, "event", &name);
+	return name ? json_object_get_string(name) : "";
+}
+
+/* What an event does not say itself. Without an answer it means less: QEMU is on its way out then, which is seen anyway. */
+static void ask_status(struct launch *l, char status[32], struct qmp_full_disk *full)
+{
+	struct err e = { 0 };
+	int r = qmp_query_status(&l->qmp, status, &e);
+
+	if (r == 0 && strcmp(status, "io-error") == 0)
+		r = qmp_query_full_disk(&l->qmp, full, &e);
+	if (r < 0 && r != -ESRCH && r != -ECONNRESET)
+		log_warning("%s: %s", l->plan.vm, e.msg);
+}
+
+/* Why it is not running, while it is not ending either. */
+static void set_pause_reason(struct supervisor *s, const struct life_news *n)
+{
+	if (n->ev == EV_QMP_STOP || n->ev == EV_QMP_NOSPACE || n->ev == EV_QMP_SUSPEND)
+		snprintf(s->pause_reason, sizeof(s->pause_reason), "%s", n->text);
+	else if (n->ev == EV_QMP_RESUME || n->ev == EV_QMP_WAKEUP)
+		*s->pause_reason = '\0';
+}
+
+/* What changes the state is told by take(). */
+static void tell(struct supervisor *s, const char *event, const struct life_news *n)
+{
+	struct launch *l = s->l;
+
+	if (n->weight == NEWS_INFO || (n->often && strcmp(s->told, n->text) == 0))
 		return;
-	log_info("%s: QEMU event %s", s->l->plan.vm, json_object_to_json_string_ext(ev, JSON_C_TO_STRING_PLAIN));
-	if (strcmp(n, "STOP") == 0) {
-		on_stop_event(s);
-	} else if (strcmp(n, "RESUME") == 0) {
-		take(s, EV_QMP_RESUME);
-	} else if (strcmp(n, "SHUTDOWN") == 0) {
-		on_shutdown_event(s, ev);
-	} else if (strcmp(n, "GUEST_PANICKED") == 0) {
-		s->l->failed = true;
-		set_reason(s->l, "the guest's kernel panicked");
-		take(s, EV_QMP_FAULT);
-	} else if (strcmp(n, "RESET") == 0) {
-		log_notice("%s: the guest was reset (%s)", s->l->plan.vm, event_data(ev, "reason"));
-		launch_note(s->l, "RESET", event_data(ev, "reason"));
-	} else if (strcmp(n, "MEMORY_FAILURE") == 0 || strcmp(n, "BLOCK_IO_ERROR") == 0 || strcmp(n, "WATCHDOG") == 0) {
-		log_warning("%s: %s %s", s->l->plan.vm, n, json_object_to_json_string_ext(ev, JSON_C_TO_STRING_PLAIN));
-		launch_note(s->l, n, json_object_to_json_string_ext(ev, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-	}
+	/* A fault is told once: QEMU says panicked, stopped and shut down. */
+	if (n->failed && l->failed)
+		return;
+	snprintf(s->told, sizeof(s->told), "%s", n->text);
+	if (n->weight == NEWS_WARNING)
+		log_warning("%s: %s", l->plan.vm, n->text);
+	else if (n->ev == EV_NONE)
+		log_notice("%s: %s", l->plan.vm, n->text);
+	if (n->ev == EV_NONE)
+		launch_note(l, event, n->text);
+}
+
+static void on_qmp_event(struct supervisor *s, struct json_object *event)
+{
+	struct launch *l = s->l;
+	struct qmp_full_disk full = { 0 };
+	char status[32] = "";
+	const char *name = event_name(event);
+	struct life_context c = { .plan = &l->plan, .status = status, .asleep = l->state == LIFE_SUSPENDED, .full_node = full.node, .full_file = full.file };
+	struct life_news n;
+
+	log_info("%s: QEMU event %s", l->plan.vm, json_object_to_json_string_ext(event, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	if (life_asks_status(name))
+		ask_status(l, status, &full);
+	life_read_event(event, &c, &n);
+	tell(s, name, &n);
+	if (n.failed)
+		l->failed = true;
+	/* What follows a fault is our own `quit`: nobody's wish. */
+	if (n.asked && !l->failed)
+		l->asked_to_stop = true;
+	if (n.failed || n.asked)
+		set_reason(l, "%s", n.text);
+	set_pause_reason(s, &n);
+	if (n.ev != EV_NONE)
+		take(s, n.ev);
+	if (n.let_run)
+		send_command(l, "cont");
+	if (n.look)
+		start_looks(s);
 }
 
 static void drain_events(struct supervisor *s)
@@ -219,6 +288,22 @@ static void drain_events(struct supervisor *s)
 	}
 }
 
+/* A VM that was taken over: what happened while nobody listened. */
+static void catch_up(struct supervisor *s)
+{
+	struct json_object *event;
+	struct err e = { 0 };
+	char status[32];
+
+	/* Without an answer there is no socket, which the loop sees. */
+	if (!s->l->adopted || qmp_query_status(&s->l->qmp, status, &e) < 0 || strcmp(status, "running") == 0)
+		return;
+	event = json_object_new_object();
+	json_object_object_add(event, "event", json_object_new_string(strcmp(status, "suspended") == 0 ? "SUSPEND" : "STOP"));
+	on_qmp_event(s, event);
+	json_object_put(event);
+}
+
 static void on_socket(struct supervisor *s)
 {
 	struct err e = { 0 };
@@ -229,6 +314,7 @@ static void on_socket(struct supervisor *s)
 		return;
 	/* Also at every normal end: QEMU closes its monitor before it exits. */
 	log_info("%s: control socket: %s", s->l->plan.vm, e.msg);
+	snprintf(s->lost, sizeof(s->lost), "%.100s", e.msg);
 	qmp_close(&s->l->qmp);
 	take(s, EV_QMP_LOST);
 }
@@ -238,7 +324,7 @@ static void repin(struct launch *l)
 {
 	struct err e = { 0 };
 
-	if (launch_pin(l, &e) < 0)
+	if (launch_settle(l, &e) < 0)
 		log_error("%s: SIGHUP: %s", l->plan.vm, e.msg);
 	else
 		log_notice("%s: SIGHUP: every thread is where the plan says", l->plan.vm);
@@ -264,48 +350,53 @@ static void on_signal(struct supervisor *s)
 	}
 }
 
-static void on_timer(struct supervisor *s)
-{
-	uint64_t expired;
-
-	if (read(s->timer_fd, &expired, sizeof(expired)) == sizeof(expired))
-		take(s, EV_TIMEOUT);
-}
-
 /* Twice in each interval, as sd_watchdog_enabled(3) advises. It is the loop itself that answers: one that hangs is found. What is outside
  * of the loop (giving terabytes back, the pause before a restart, preallocation) may take longer than any interval: there it is off. */
-static int start_watchdog(void)
+static void start_watchdog(struct supervisor *s)
 {
 	uint64_t usec = 0;
-	struct itimerspec t = { 0 };
-	int fd;
 
 	if (sd_watchdog_enabled(0, &usec) <= 0)
-		return -1;
-	fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	usec /= 2;
-	t.it_interval.tv_sec = t.it_value.tv_sec = (time_t)(usec / 1000000);
-	t.it_interval.tv_nsec = t.it_value.tv_nsec = (long)(usec % 1000000) * 1000;
-	if (fd < 0 || timerfd_settime(fd, 0, &t, NULL) < 0)
-		log_error("watchdog: %s", strerror(errno));
-	sd_notifyf(0, "WATCHDOG=1\nWATCHDOG_USEC=%" PRIu64, usec * 2);
-	return fd;
+		return;
+	s->watchdog_ms = usec / 2000 ? usec / 2000 : 1;
+	s->watchdog_at = now_ms() + s->watchdog_ms;
+	sd_notifyf(0, "WATCHDOG=1\nWATCHDOG_USEC=%" PRIu64, usec);
 }
 
 static void on_watchdog(struct supervisor *s)
 {
-	uint64_t expired;
-
-	if (read(s->watchdog_fd, &expired, sizeof(expired)) == sizeof(expired))
-		sd_notify(0, "WATCHDOG=1");
+	s->watchdog_at = now_ms() + s->watchdog_ms;
+	sd_notify(0, "WATCHDOG=1");
 }
 
 static void stop_watchdog(struct supervisor *s)
 {
-	if (s->watchdog_fd < 0)
-		return;
-	close(s->watchdog_fd);
-	sd_notify(0, "WATCHDOG_USEC=0");
+	if (s->watchdog_ms)
+		sd_notify(0, "WATCHDOG_USEC=0");
+}
+
+/* For poll(): until the first of what is due. */
+static int next_due(const struct supervisor *s)
+{
+	uint64_t at = MIN(s->rung_at, MIN(s->look_at, s->watchdog_at)), now = now_ms();
+
+	if (at == NEVER)
+		return -1;
+	return at <= now ? 0 : at - now < INT_MAX ? (int)(at - now) : INT_MAX;
+}
+
+static void do_what_is_due(struct supervisor *s)
+{
+	uint64_t now = now_ms();
+
+	if (s->rung_at <= now) {
+		s->rung_at = NEVER;
+		take(s, EV_TIMEOUT);
+	}
+	if (s->watchdog_at <= now)
+		on_watchdog(s);
+	if (s->look_at <= now)
+		on_look(s);
 }
 
 static void on_exit_of_qemu(struct supervisor *s)
@@ -319,16 +410,18 @@ static void on_exit_of_qemu(struct supervisor *s)
 		(void)qmp_read(&l->qmp, &e); /* closed by now, of course */
 		drain_events(s);
 	}
-	if (waitpid(l->child.pid, &l->wait_status, 0) < 0)
+	/* One that was taken over is not our child. */
+	if (!l->adopted && waitpid(l->child.pid, &l->wait_status, 0) < 0)
 		log_error("%s: wait for QEMU (pid %d): %s", l->plan.vm, l->child.pid, strerror(errno));
 	take(s, EV_EXITED);
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------- */
 
-static int judge_end(struct launch *l)
+static int judge_end(struct supervisor *s)
 {
-	bool clean = WIFEXITED(l->wait_status) && WEXITSTATUS(l->wait_status) == 0;
+	struct launch *l = s->l;
+	bool clean = l->adopted || (WIFEXITED(l->wait_status) && WEXITSTATUS(l->wait_status) == 0);
 	AUTO_FREE char *tail = NULL;
 	char text[96];
 
@@ -336,7 +429,11 @@ static int judge_end(struct launch *l)
 		return LAUNCH_ENDED;
 	if (!l->failed) {
 		l->failed = true;
-		snprintf(l->reason, sizeof(l->reason), "QEMU ended without being asked: %s", spawn_status_text(l->wait_status, text));
+		if (l->killed_by_us && *s->lost)
+			snprintf(l->reason, sizeof(l->reason), "QEMU could not be told anything any more (%s) and did not end: it was killed", s->lost);
+		else
+			snprintf(l->reason, sizeof(l->reason), "QEMU ended without being asked: %s",
+				 l->adopted ? "how is not known, as another launcher had started it" : spawn_status_text(l->wait_status, text));
 	}
 	tail = launch_log_tail(l, 5);
 	log_error("%s: %s%s%s", l->plan.vm, l->reason, *tail ? "; the last lines of qemu.log:\n" : "", tail);
@@ -345,20 +442,19 @@ static int judge_end(struct launch *l)
 
 int launch_supervise(struct launch *l)
 {
-	struct supervisor s = { .l = l, .timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), .watchdog_fd = start_watchdog() };
+	struct supervisor s = { .l = l, .rung_at = NEVER, .look_at = NEVER, .watchdog_at = NEVER };
 	int code;
 
-	if (s.timer_fd < 0)
-		log_error("%s: timerfd_create: %s", l->plan.vm, strerror(errno));
+	start_watchdog(&s);
+	catch_up(&s);
 	drain_events(&s); /* those that came between replies while starting */
+	start_looks(&s);
 	while (l->state != LIFE_ENDED) {
 		struct pollfd fds[] = { { .fd = l->child.pidfd, .events = POLLIN },
 					{ .fd = l->qmp.fd, .events = POLLIN },
-					{ .fd = l->signal_fd, .events = POLLIN },
-					{ .fd = s.timer_fd, .events = POLLIN },
-					{ .fd = s.watchdog_fd, .events = POLLIN } };
+					{ .fd = l->signal_fd, .events = POLLIN } };
 
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+		if (poll(fds, ARRAY_SIZE(fds), next_due(&s)) < 0) {
 			if (errno == EINTR)
 				continue;
 			log_error("%s: poll: %s", l->plan.vm, strerror(errno));
@@ -368,18 +464,15 @@ int launch_supervise(struct launch *l)
 			on_socket(&s);
 		if (fds[2].revents)
 			on_signal(&s);
-		if (fds[3].revents)
-			on_timer(&s);
-		if (fds[4].revents)
-			on_watchdog(&s);
 		if (fds[0].revents)
 			on_exit_of_qemu(&s);
+		else
+			do_what_is_due(&s);
 		/* Events that arrived while a command waited for its reply. */
 		drain_events(&s);
 	}
-	close(s.timer_fd);
 	stop_watchdog(&s);
-	code = judge_end(l);
+	code = judge_end(&s);
 	/* A unit that has said so cannot say READY=1 again. */
 	if (!launch_restarts(l, code))
 		sd_notify(0, "STOPPING=1");

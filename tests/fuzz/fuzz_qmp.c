@@ -5,6 +5,8 @@
 #include <json-c/json.h>
 #include <stdint.h>
 
+#include "gpuvm/lifecycle.h"
+#include "gpuvm/plan.h"
 #include "gpuvm/qmp.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -14,6 +16,7 @@ static void parse_all(struct json_object *reply)
 	AUTO_FREE struct qmp_vcpu *vcpus = NULL;
 	AUTO_FREE struct qmp_iothread *iothreads = NULL;
 	AUTO_FREE struct qmp_pci *pci = NULL;
+	struct qmp_full_disk disk;
 	struct err e;
 	char status[32];
 	size_t n;
@@ -21,11 +24,23 @@ static void parse_all(struct json_object *reply)
 	(void)qmp_parse_vcpus(reply, &vcpus, &n, &e);
 	(void)qmp_parse_iothreads(reply, &iothreads, &n, &e);
 	(void)qmp_parse_status(reply, status, &e);
+	(void)qmp_parse_full_disk(reply, &disk, &e);
 	if (qmp_parse_pci(reply, &pci, &n, &e) < 0)
 		return;
 	for (size_t i = 0; i < n; i++)
 		if (pci[i].parent >= (int)i || pci[i].n_bars > 6)
 			abort();
+}
+
+static void read_event(struct json_object *event)
+{
+	struct plan plan = { .vm = (char[]){ "demo" } };
+	struct life_context c = { .plan = &plan, .status = "io-error", .full_node = "disk-os", .full_file = "" };
+	struct life_news n;
+
+	life_read_event(event, &c, &n);
+	if (n.ev > EV_NONE || (n.failed && n.asked))
+		abort();
 }
 
 /* 0: all at once; else pieces of that many bytes. */
@@ -60,8 +75,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		(void)qmp_take_reply(&q, id, &o, &e);
 		json_object_put(o);
 	}
-	while ((o = qmp_next_event(&q)))
+	while ((o = qmp_next_event(&q))) {
+		read_event(o);
 		json_object_put(o);
+	}
 	qmp_reset(&q);
 	return 0;
 }
