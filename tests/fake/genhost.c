@@ -369,6 +369,14 @@ static void use_by_host(struct gen *g, struct pci_func *f, const char *why, int 
 		f->host_use = xstrdup(why);
 }
 
+static void break_down(struct gen *g, struct pci_func *f)
+{
+	if (!odd(g, 1))
+		return;
+	f->dead = rng_percent(&g->rng, 50);
+	f->bad = xstrdup(f->dead ? "it does not answer" : "its reset failed");
+}
+
 static void set_bar(struct pci_func *f, int i, uint64_t bytes, uint64_t flags)
 {
 	f->bars[i].start = UINT64_C(1) << 40;
@@ -418,6 +426,7 @@ static void put_gpu(struct gen *g, const struct slot *s)
 	set_bar(f, 4, 32 * MIB, MEM | PREFETCH | MEM_64);
 	set_driver(g, f, "nvidia");
 	use_by_host(g, f, "framebuffer console", 3);
+	break_down(g, f);
 	group = f->iommu_group;
 	if (g->companions) {
 		add_companion(g, s, 1, 0x040300, "snd_hda_intel", group);
@@ -441,6 +450,7 @@ static void put_nic(struct gen *g, const struct slot *s)
 		set_bar(f, 0, 32 * MIB, MEM | PREFETCH | MEM_64);
 		set_driver(g, f, "mlx5_core");
 		use_by_host(g, f, "network interface eno1 has the default route", 10);
+		break_down(g, f);
 		/* Without ACS the ports of a card are one group. */
 		if (fn && first >= 0 && odd(g, 50))
 			f->iommu_group = g->t->funcs[first].iommu_group;
@@ -460,6 +470,7 @@ static void put_nvme(struct gen *g, const struct slot *s)
 	set_bar(f, 0, 16 * 1024, MEM | MEM_64);
 	set_driver(g, f, "nvme");
 	use_by_host(g, f, "file system / is on nvme0n1", 15);
+	break_down(g, f);
 }
 
 static void put_other(struct gen *g, const struct slot *s)
@@ -557,6 +568,7 @@ static void pad_functions(struct gen *g)
 			is_parent = is_parent || t->funcs[i].parent == (int)last;
 		assert(!is_parent);
 		free(t->funcs[last].host_use);
+		free(t->funcs[last].bad);
 		t->n_funcs--;
 	}
 }

@@ -225,7 +225,22 @@ static int unbind_write(const struct fake_kernel *k, const char *driver, const c
 	return 0;
 }
 
-enum attribute { ATTR_OTHER, ATTR_OVERRIDE, ATTR_UNBIND, ATTR_BIND, ATTR_PROBE };
+static int reset_write(const struct fake_kernel *k, const char *bdf, const char *value)
+{
+	char ones[65];
+
+	if (strcmp(value, "1") != 0)
+		return -EINVAL;
+	if (k->reset_fails_bdf && strcmp(k->reset_fails_bdf, bdf) == 0)
+		return -ENOTTY;
+	if (!k->reset_kills_bdf || strcmp(k->reset_kills_bdf, bdf) != 0)
+		return 0;
+	memset(ones, 0xff, sizeof(ones) - 1);
+	ones[sizeof(ones) - 1] = '\0';
+	return put_file(ones, "%s/sys/bus/pci/devices/%s/config", k->root, bdf);
+}
+
+enum attribute { ATTR_OTHER, ATTR_OVERRIDE, ATTR_RESET, ATTR_UNBIND, ATTR_BIND, ATTR_PROBE };
 
 /* Which attribute @path (without the root) is; @name is the device of the path, or the driver. */
 static enum attribute attribute_of(const struct fake_kernel *k, const char *path, char name[64])
@@ -238,6 +253,8 @@ static enum attribute attribute_of(const struct fake_kernel *k, const char *path
 		return ATTR_PROBE;
 	if (sscanf(path, "/sys/bus/pci/devices/%63[^/]/driver_override%n", name, &end) == 1 && end && !path[end])
 		return ATTR_OVERRIDE;
+	if (sscanf(path, "/sys/bus/pci/devices/%63[^/]/reset%n", name, &end) == 1 && end && !path[end])
+		return ATTR_RESET;
 	if (sscanf(path, "/sys/bus/pci/devices/%63[^/]/driver/%31[^/]%n", name, attr, &end) == 2 && end && !path[end]) {
 		driver = driver_of(k, name);
 		snprintf(name, 64, "%s", driver ? driver : "");
@@ -261,6 +278,8 @@ static int act(const struct fake_kernel *k, const char *path, const char *value)
 	case ATTR_OVERRIDE:
 		snprintf(shown, sizeof(shown), "%s\n", *word ? word : "(null)");
 		return put_file(shown, "%s", path);
+	case ATTR_RESET:
+		return reset_write(k, name, word);
 	case ATTR_UNBIND:
 		return unbind_write(k, name, word);
 	case ATTR_BIND:
@@ -272,16 +291,17 @@ static int act(const struct fake_kernel *k, const char *path, const char *value)
 	}
 }
 
-/* The driver's remove() waits for the user of the device, and meanwhile the device is locked. */
+/* The driver's remove() waits for the user of the device, a reset for the device; meanwhile it is locked. */
 static void wait_if_held(const struct fake_kernel *k, const char *path, const char *value)
 {
-	bool override, unbind;
+	bool override, unbind, reset;
 
 	if (!k->hold_bdf || !atomic_load(&k->sh->held))
 		return;
 	override = strstr(path, k->hold_bdf) && strstr(path, "/driver_override");
 	unbind = strncmp(value, k->hold_bdf, strlen(k->hold_bdf)) == 0;
-	if (unbind && strstr(path, "/unbind"))
+	reset = strstr(path, k->hold_bdf) && strstr(path, "/reset");
+	if ((unbind && strstr(path, "/unbind")) || reset)
 		atomic_store(&k->sh->in_remove, true);
 	else if (!(override || unbind) || !atomic_load(&k->sh->in_remove))
 		return;
@@ -315,6 +335,19 @@ static int fake_write(void *ctx, const char *path, const char *value)
 	return nr == sh->fail_at ? -sh->fail_errno : r;
 }
 
+int fake_kernel_set_reset(const struct fake_kernel *k, const char *bdf, const char *method)
+{
+	AUTO_FREE char *line = xasprintf("%s\n", method ? method : "");
+	int r;
+
+	unlink_sys(k, "sys/bus/pci/devices/%s/reset", bdf);
+	unlink_sys(k, "sys/bus/pci/devices/%s/reset_method", bdf);
+	if (!method)
+		return 0;
+	r = put_file("", "%s/sys/bus/pci/devices/%s/reset", k->root, bdf);
+	return r < 0 || !*method ? r : put_file(line, "%s/sys/bus/pci/devices/%s/reset_method", k->root, bdf);
+}
+
 /* --- making the tree ------------------------------------------------------------------------------------- */
 
 static int make_driver(const struct fake_kernel *k, const char *name)
@@ -339,6 +372,17 @@ static int make_group(const struct fake_kernel *k, const char *dir, const struct
 	return r < 0 ? r : link_sys(k, from, dir);
 }
 
+/* The ids and the class, where probe and reset look for them. */
+static int make_config(const struct fake_kernel *k, const char *dir, const struct fake_device *d)
+{
+	const unsigned char c[64] = { (unsigned char)d->vendor, (unsigned char)(d->vendor >> 8), (unsigned char)d->device,
+				      (unsigned char)(d->device >> 8), [8] = 1, [9] = (unsigned char)d->class_code,
+				      [10] = (unsigned char)(d->class_code >> 8), [11] = (unsigned char)(d->class_code >> 16) };
+	AUTO_FREE char *path = xasprintf("%s/sys/%s/config", k->root, dir);
+
+	return write_file_atomic(path, (const char *)c, sizeof(c), 0600);
+}
+
 static int make_device(const struct fake_kernel *k, const struct fake_device *d)
 {
 	char dir[128], from[128], text[32];
@@ -360,6 +404,10 @@ static int make_device(const struct fake_kernel *k, const struct fake_device *d)
 		r = put_file(text, "%s/sys/%s/class", k->root, dir);
 	if (r == 0)
 		r = put_file("(null)\n", "%s/sys/%s/driver_override", k->root, dir);
+	if (r == 0)
+		r = make_config(k, dir, d);
+	if (r == 0)
+		r = fake_kernel_set_reset(k, d->bdf, "flr");
 	if (r == 0 && d->group >= 0)
 		r = make_group(k, dir, d);
 	if (r == 0 && d->driver) {

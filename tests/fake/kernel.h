@@ -9,6 +9,7 @@
  *   drivers/X/bind                -ENODEV if X does not match, -EBUSY if it has a driver
  *   drivers_probe                 an override wins over the id tables, and matches only the driver of that name;
  *                                 no match, or a driver that refuses, is no error (older kernels: probe_miss_fails)
+ *   devices/BDF/reset             "1" resets; config, where the ids are read back, may be all ones after it
  *   dev/vfio/GROUP                is there while a member of the group is on a vfio driver
  *
  * A device's usual driver is the one that it was bound to when the model was attached to the tree.  Any other file is
@@ -52,7 +53,9 @@ struct fake_kernel {
 
 	/* What may go wrong; set before the code under test runs. */
 	const char *refuse_driver; /* its probe fails */
-	const char *hold_bdf;      /* its unbind sleeps until fake_kernel_release(); so does then all that needs the device lock */
+	const char *hold_bdf;      /* its unbind or reset sleeps until fake_kernel_release(); so does then all that needs the device lock */
+	const char *reset_fails_bdf; /* -ENOTTY, as for a device that is not ready after a minute */
+	const char *reset_kills_bdf; /* no error, and then it does not answer */
 	bool probe_miss_fails;     /* drivers_probe without a driver is -EINVAL */
 	bool eager;                /* a rescan follows every write: what has no driver is probed at once */
 };
@@ -66,6 +69,9 @@ struct fake_device {
 
 /* Make a tree with these devices in a temporary folder, with drivers vfio-pci and pci-stub besides theirs. 0 or -Exxx. */
 int fake_kernel_make(struct fake_kernel *k, const struct fake_device *devs, size_t n);
+
+/* How a device can be reset ("flr", "bus"); "": an old kernel, which does not say; NULL: not at all. Of all that are made: "flr". */
+int fake_kernel_set_reset(const struct fake_kernel *k, const char *bdf, const char *method);
 
 /* Act on a tree that is there. */
 int fake_kernel_attach(struct fake_kernel *k, const char *root);
