@@ -14,7 +14,7 @@ SAN     ?=
 B       ?= build$(if $(SAN),/san)
 VERSION := 0.1.0
 
-PKGS      := hwloc libpci json-c inih libkmod libsystemd libarchive
+PKGS      := hwloc libpci json-c inih libkmod libsystemd libarchive libgcrypt
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lnuma
 # Of the shell of `gpuvm qmp` alone: the launcher does without.
@@ -44,7 +44,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIB := $(B)/libgpuvm.a
 PROGRAMS := $(B)/gpuvm-launch $(B)/gpuvm
 
-.PHONY: all check check-san lint lab boots demo bench install uninstall clean help fuzz example mans
+.PHONY: all check check-san faults lint lab boots demo bench install uninstall clean help fuzz example mans
 .DELETE_ON_ERROR:
 
 all: $(PROGRAMS)
@@ -53,6 +53,7 @@ help:
 	@echo "all        the two programs in $(B)/"
 	@echo "check      unit, golden and real-QEMU tests"
 	@echo "check-san  the same under ASan and UBSan; leaks fail"
+	@echo "faults     launcher and QEMU killed at every moment, every call failing once"
 	@echo "lint       compiler warnings of the other compiler, cppcheck, shellcheck, codespell, include arrows"
 	@echo "boots      the machines of tests/fixtures, started with stand-ins under SeaBIOS and OVMF (CASE=name for one)"
 	@echo "lab        the emulated GPU server: every scenario (SCENARIO=name for one)"
@@ -82,6 +83,12 @@ $(B)/%.o: %.c Makefile
 $(B)/tests/unit_tests: $(call obj,$(UNIT_SRC) $(FAKE_SRC)) $(LIB)
 	@$(if $(V),,echo "  LINK  $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcriterion
+# SIGKILL and failing calls at every moment: minutes, so not with the others.
+$(B)/tests/fault_tests: $(call obj,$(wildcard tests/faults/*.c) $(FAKE_SRC)) $(LIB)
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcriterion
+faults: all $(B)/tests/fault_tests
+	GPUVM_BUILD=$(abspath $(B)) $(B)/tests/fault_tests $(CHECK_ARGS)
 $(B)/tests/mkhost: $(call obj,tests/fake/mkhost_main.c $(FAKE_SRC)) $(LIB)
 	@$(if $(V),,echo "  LINK  $@")
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -153,17 +160,21 @@ install: all mans
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
 	install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/gpuvm
-	install -m 644 $(filter-out conf/systemd,$(wildcard conf/*)) $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
+	install -m 644 $(filter-out conf/systemd conf/completions,$(wildcard conf/*)) $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	sed 's|@bindir@|$(PREFIX)/bin|' conf/systemd/gpuvm@.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/gpuvm@.service
 	install -m 644 conf/systemd/gpuvm.target $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 conf/systemd/gpuvm.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gpuvm.conf
+	install -D -m 644 conf/completions/gpuvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm
+	ln -sf gpuvm $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm-launch
+	install -D -m 644 conf/completions/_gpuvm $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpuvm
 	$(foreach m,$(MANS),install -D -m 644 $(m) $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/gpuvm
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm.target tmpfiles.d/gpuvm.conf)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions/gpuvm bash-completion/completions/gpuvm-launch zsh/site-functions/_gpuvm)
 	$(foreach m,$(MANS),rm -f $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 
 clean:

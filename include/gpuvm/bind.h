@@ -25,6 +25,9 @@ struct bind_op {
 /* Read the driver bound to @addr now: owned, NULL if none. */
 char *bind_current_driver(const struct sysfs *s, const struct pci_addr *addr);
 
+/* Does @driver (NULL: none) leave the device's DMA alone, as vfio and pci-stub do? Any other one is at work for the host. */
+bool bind_driver_is_idle(const char *driver);
+
 /* Bind all @n functions to their `to`. Succeeds for all or fails; after a failure call bind_restore() for all.
  * A function that is already there is left alone. -ETIMEDOUT: the kernel did not finish; the message names the device. */
 int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e);

@@ -3,8 +3,11 @@
  *
  * /run/gpuvm/NAME/claim.json is written and fsynced before the first effect and before each further one: every effect can
  * be undone from the file alone.  /run/gpuvm/lock serialises allocation (read claims, plan, write claim), not launches.
- * A claim is *alive* while its launcher or its QEMU lives (pid and start time), on this boot.  A stale one is undone by
- * claim_recover(), which every allocation calls first. */
+ * A claim is *alive* while its launcher or its QEMU lives (pid and start time), on this boot; but not with a QEMU alone that was not to
+ * outlive its launcher (on-launcher-death = stop).  A stale one is undone by claim_recover(), which every allocation calls first.  What that cannot
+ * undo (a device whose driver hangs) goes on being held, and only VMs that want it are refused.
+ * The file is versioned: a reader that does not know its schema, or misses a key, touches nothing. A later version that needs more keys
+ * raises the schema and goes on reading this one, since VMs outlive an upgrade. */
 #ifndef GPUVM_CLAIM_H
 #define GPUVM_CLAIM_H
 
@@ -50,6 +53,7 @@ struct claim {
 	struct claim_helper *helpers;
 	size_t n_helpers;
 	struct strv taps; /* interfaces that nobody else may attach to */
+	int64_t recover_failed; /* unix time of a claim_recover() that could not undo all; 0: none */
 	char state[16];  /* starting|running|paused|stopping|stopped|failed */
 	char *reason;    /* of the last change of state */
 };
@@ -70,14 +74,25 @@ int claim_write(const struct claim *c, struct err *e);
 int claim_read(const char *dir, struct claim *ret, struct err *e);
 bool claim_launcher_alive(const struct claim *c);
 bool claim_qemu_alive(const struct claim *c);
+bool claim_alive(const struct claim *c);
 
-/* All claims that are alive, as the planner wants them; stale ones are recovered first (devices given back, folder
- * removed).  Call with the lock held.  @except: leave out this VM, but for its taps. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
+/* All claims that are alive, as the planner wants them; stale ones are recovered first. One that cannot be: its devices that are not back are
+ * in use (pid 0).  Call with the lock held.  @except: leave out this VM, but for its taps. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
 int claim_collect_use(const struct sysfs *s, const char *except, struct host_use *ret, struct err *e);
 
-/* Undo a stale claim of a dead launcher: stop or leave QEMU as it says, end its helpers, give devices back, remove the folder.
- * -EBUSY if it is alive. Idempotent. */
+/* A lock on the VM's devices, which the workers that change them keep until they have ended, also when their launcher is killed: as long as one
+ * of them waits in the kernel, nobody else touches the devices. fd to be closed; -EBUSY after @timeout_ms; -ENOENT without @create if there never was one. */
+int claim_busy(const char *rundir, bool create, unsigned int timeout_ms, struct err *e);
+
+/* Undo a stale claim of a dead launcher: end QEMU if it was not to live on, end its helpers, give devices back, remove the claim.
+ * -EBUSY if it is alive. Idempotent. What fails is noted in the claim, and claim_collect_use() tries again only after RECOVER_RETRY_S: a hung
+ * device costs a minute each time. */
+#define RECOVER_RETRY_S 600
+#define BUSY_TIMEOUT_MS 3000
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e);
+
+/* End the helpers of a VM that is gone: most have ended with QEMU; one whose QEMU never came has not. */
+int claim_stop_helpers(const struct claim *c, struct err *e);
 
 /* The VM has ended and its devices are back: write last.json (state, reason, exit code, times), remove claim.json and the
  * sockets. Logs and plan.json stay for `status`, `log` and the curious until the next start. */

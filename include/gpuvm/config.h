@@ -26,6 +26,7 @@
 
 enum conf_accel { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG };
 enum conf_pin { PIN_AUTO, PIN_OFF, PIN_LIST };
+enum conf_interrupts { INTERRUPTS_KEEP, INTERRUPTS_NODE };
 enum conf_pcie { PCIE_MIRROR, PCIE_ROOT_PORT, PCIE_FLAT };
 enum conf_relation { RELATION_PREFER, RELATION_PIX, RELATION_PXB, RELATION_PHB, RELATION_NODE }; /* as enum pci_relation */
 enum conf_cliques { CLIQUES_AUTO, CLIQUES_ON, CLIQUES_OFF };
@@ -104,6 +105,7 @@ struct vm_config {
 	int cpu_reserve; /* cores per host node, AUTO */
 	bool emulator_set;
 	struct cpuset emulator;
+	enum conf_interrupts interrupts;
 	bool pmu, invtsc, cpu_pm;
 
 	uint64_t memory_bytes;     /* 0: auto */
@@ -134,6 +136,7 @@ struct vm_config {
 	enum conf_serial serial;
 	uint64_t stop_timeout_ms;
 	uint64_t ready_timeout_ms; /* 0: auto, from memory size */
+	uint64_t busy_timeout_ms;
 	enum conf_on_reboot on_reboot;
 	enum conf_on_crash on_crash;
 	char *hook_pre_bind, *hook_post_start, *hook_post_stop;
@@ -208,6 +211,13 @@ void config_clear(struct vm_config *vm);
  * Returns 0, or -EINVAL if there were problems (then @vm is cleared). */
 int config_parse(const char *name, const char *text, size_t len, const struct strv *sets, struct vm_config *vm,
 		 struct problems *ps);
+
+/* One of @sets, taken apart. -EINVAL if it is not SECTION.KEY=VALUE; whether there is such a section or key is not asked. */
+struct config_set {
+	char *text; /* owned: the others are parts of it */
+	const char *section, *name /* "": none */, *key, *value;
+};
+int config_set_split(const char *set, struct config_set *ret);
 
 /* As config_parse() for a file. A VM without `name` takes the file's base name. */
 int config_load(const char *path, const struct strv *sets, struct vm_config *vm, struct problems *ps);

@@ -3,7 +3,7 @@
  *
  * How it works: launch_plan() reads the host and plans; nothing is touched.  launch_start() runs the stages
  *
- *     claim -> pre-bind hook -> vfio -> bind -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
+ *     claim -> pre-bind hook -> holders -> vfio -> bind -> reset -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
  *
  * each over all devices, with its undo beside it.  A stage records in the claim what it is about to do before it does it;
  * on a failure the undo of the failed stage and of all before it run in reverse.  Undo works from the claim alone and is idempotent, so it does not
@@ -17,7 +17,7 @@
 #include "gpuvm/spawn.h"
 
 /* Exit codes of a VM that was started; docs/man/gpuvm-launch.1 */
-enum { LAUNCH_ENDED = 0, LAUNCH_FAILED = 1, LAUNCH_ABNORMAL = 6 };
+enum { LAUNCH_ENDED = 0, LAUNCH_FAILED = 1, LAUNCH_IN_USE = 5, LAUNCH_ABNORMAL = 6 };
 
 struct launch_options {
 	const char *definition;   /* path */
@@ -32,6 +32,10 @@ struct launch_options {
 	bool strace;              /* --strace: QEMU is run by strace */
 	const char *strace_file;  /* NULL: qemu.strace */
 	bool dry_run;             /* claims are looked at, never touched */
+	/* For a VM that is being made; dry run only */
+	const char *text;         /* the definition, in place of the file */
+	struct strv promised;     /* files that will be there when it starts */
+	bool ignore_use;          /* plan as if no other VM ran */
 	void (*ready)(void *ctx); /* called once the guest runs */
 	void *ready_ctx;
 };
@@ -48,12 +52,16 @@ struct launch {
 	struct claim claim;
 	struct sysfs sys;
 	bool claimed;
+	bool adopted; /* QEMU was started by another launcher: it is not our child */
 	bool hooked; /* the pre-bind hook was run: post-stop is owed */
+	int busy_fd; /* claim_busy(); 0: not taken */
 	int lock_fd, listen_fd, log_fd, signal_fd;
 	struct plan_fds fds; /* control is listen_fd: not closed with the others */
 	struct spawn child;
 	struct spawn tpm; /* swtpm; pid 0: none */
 	struct qmp qmp;
+	struct pins *pins;   /* whose CPUs are whose (pin.c) */
+	bool told_thread, told_irq, told_balancer; /* what pin.c says once */
 	enum life_state state;
 	bool asked_to_stop;  /* by us or by the guest itself */
 	bool failed;         /* a fault was seen */
@@ -73,11 +81,18 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e);
 /* The part of it that needs no definition: what VMs hold, the machine, QEMU. */
 int launch_look(struct launch *l, struct problems *ps, struct err *e);
 
-/* Start what was planned. On failure everything is undone and @e says why. */
+/* Take over a VM that runs without its launcher; launch_supervise() follows. The guest is left alone if it fails.
+ * -EBUSY: it has one again; -ESRCH: it has ended. */
+int launch_adopt(struct launch *l, const char *vm, struct err *e);
+
+/* Start what was planned, or go on with what launch_plan() found running without its launcher. On failure everything is undone and @e says why. */
 int launch_start(struct launch *l, struct err *e);
 
 /* Wait until the VM has ended and give everything back. Returns the program's exit code: 0, 1 or 6. */
 int launch_supervise(struct launch *l);
+
+/* Of a start that failed with @e: LAUNCH_IN_USE if somebody has a device, else LAUNCH_FAILED. */
+int launch_exit_code(const struct err *e);
 
 /* Does a VM that has ended with @code start again, by [lifecycle] on-crash? Not if somebody wanted it to stop. */
 bool launch_restarts(const struct launch *l, int code);
@@ -94,6 +109,19 @@ int launch_pause_before_restart(struct launch *l, int64_t ran_s, unsigned int *d
 
 /* Move all threads of QEMU where the plan says; -Exxx if one cannot be. Threads that the plan does not name go to the emulator CPUs. */
 int launch_pin(struct launch *l, struct err *e);
+void launch_forget_pins(struct launch *l);
+/* Again, for those that came since, without QEMU, and launch_steer(). One that cannot be moved is an error, when all others have been. */
+int launch_settle(struct launch *l, struct err *e);
+/* The interrupts that devices have by now, to the CPUs that the plan has for them. What the kernel does not move is said, and no error. */
+void launch_steer(struct launch *l);
+/* Reset the devices of a claim; those that do not answer any more are marked as bad. -ENODEV or -ETIMEDOUT if there is one. */
+int launch_reset(const struct sysfs *s, const struct claim *c, struct err *e);
+/* Is every thread and every page of QEMU where the plan says? -EXDEV names the first that is not. */
+int launch_check(struct launch *l, struct err *e);
+/* Taking over (adopt.c). adopt_claim(): with the lock held; takes @c. adopt_connect(): until l->state is known. adopt_running(): of a guest that has begun. */
+int adopt_claim(struct launch *l, struct claim *c, struct err *e);
+int adopt_connect(struct launch *l, struct err *e);
+int adopt_running(struct launch *l, struct err *e);
 /* Run every undo, in reverse. Errors are logged and counted. */
 int launch_undo(struct launch *l, int exit_code);
 /* The stage "prepare" and its undo: what QEMU needs that is not a passed-through device (prepare.c). */
@@ -113,6 +141,8 @@ int *launch_fds(const struct launch *l, size_t *ret_n);
 void launch_close_fds(struct launch *l);
 /* $GPUVM_STATEDIR or /var/lib/gpuvm. */
 const char *launch_state_dir(void);
+/* Where definitions are, NAME.ini: $GPUVM_CONFDIR or /etc/gpuvm. */
+const char *launch_config_dir(void);
 /* Last lines of qemu.log as one string for messages, owned; "" if there are none. */
 char *launch_log_tail(const struct launch *l, int lines);
 

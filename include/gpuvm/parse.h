@@ -48,6 +48,9 @@ int read_text_file(const char *path, size_t max, char **ret);
 /* All of @text, over short writes and signals; -Exxx. */
 int write_all(int fd, const char *text, size_t len);
 
+/* What was created, renamed or removed at @path is so after a crash, too; -Exxx. */
+int fsync_parent(const char *path);
+
 /* Write, fsync, rename over @path, fsync the folder: after a crash the old or the new file, never half of one. */
 int write_file_atomic(const char *path, const char *text, size_t len, unsigned int mode);
 

@@ -88,6 +88,7 @@ struct plan_device {
 	int iommu_group;
 	char *driver;            /* NULL: none bound */
 	struct strv host_path;   /* BDF of each bridge, root first */
+	struct cpuset irq_cpus;  /* where its host interrupts go; empty: where the kernel puts them */
 	struct pci_link link;
 	uint64_t bar_bytes;
 	uint64_t bars[6];        /* sizes */
@@ -212,6 +213,12 @@ struct plan_tpm {
 	char *program;	 /* swtpm */
 };
 
+/* Programs of the operator's, run at points of the VM's life; NULL: none. */
+struct plan_hooks {
+	char *pre_bind, *post_start, *post_stop;
+	uint64_t timeout_ms;
+};
+
 struct plan_note {
 	const char *code; /* warnings: stable code. reasons: NULL */
 	char *what;       /* reasons: "vcpus", "device gpu0" */
@@ -266,9 +273,11 @@ struct plan {
 	size_t n_reasons;
 	bool fake_devices;
 	bool foreign_host; /* it will run here, with stand-ins: no pins, no memory nodes */
-	uint64_t stop_timeout_ms, ready_timeout_ms;
+	uint64_t stop_timeout_ms, ready_timeout_ms, busy_timeout_ms;
 	enum conf_on_reboot on_reboot;
+	enum conf_on_crash on_crash;
 	enum conf_on_death on_launcher_death;
+	struct plan_hooks hooks;
 	bool serial_stdio;
 	bool mem_lock; /* QEMU locks all its memory: no limit */
 };
@@ -335,6 +344,7 @@ int place_nodes(struct planner *pl);     /* plan->nodes: which host nodes become
 int place_cpus(struct planner *pl);      /* plan->vcpus, housekeeping, emulator (place_cpu.c) */
 int place_memory(struct planner *pl);    /* memory_bytes, page_bytes per node (place_mem.c) */
 int place_pci(struct planner *pl);       /* plan->ports, guest part of devices, mmio64 (place_pci.c) */
+int place_interrupts(struct planner *pl); /* irq_cpus of devices (place_irq.c) */
 int relate_devices(struct planner *pl);  /* plan->relations, what [pcie] relation requires, cliques (relations.c) */
 int argv_build(struct planner *pl);      /* plan->args, iothreads (argv.c) */
 

@@ -6,7 +6,7 @@
  * What a captured root needs (links relative, as sysfs has them):
  *   sys/devices/system/{cpu,node}, sys/kernel/mm/hugepages, sys/kernel/iommu_groups, sys/class/iommu, sys/class/misc/{kvm,vfio,vhost-net,vhost-vsock},
  *   sys/bus/pci/{devices,drivers}, of each function: modalias, config, resource, numa_node, local_cpulist, driver, driver_override,
- *   iommu_group, physfn, virtfn0, sriov_numvfs, boot_vga, reset_method, {max,current}_link_{speed,width};
+ *   iommu_group, physfn, virtfn0, sriov_numvfs, boot_vga, reset_method, power_state, {max,current}_link_{speed,width};
  *   sys/{dev,class}/block, sys/class/{net,nvme}, of each interface: mtu, flags,
  *   carrier, tun_flags, bridge, master, lower_*; sys/devices/virtual/{block,net,nvme-subsystem}, sys/fs/btrfs;
  *   proc/{cpuinfo,meminfo,swaps,self/mountinfo,net/{route,ipv6_route,if_inet6},sys/kernel/{hostname,osrelease}}, etc/machine-id. */

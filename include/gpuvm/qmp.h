@@ -97,6 +97,15 @@ int qmp_query_iothreads(struct qmp *q, struct qmp_iothread **ret, size_t *ret_n,
 int qmp_parse_status(struct json_object *reply, char buf[32], struct err *e);
 int qmp_query_status(struct qmp *q, char buf[32], struct err *e);
 
+/* The disk whose write has stopped the guest because the host has no space (query-block, io-status): its node, and the file as QEMU names
+ * it. Both are "" if none has, or if another disk has failed for another reason. */
+struct qmp_full_disk {
+	char node[64];
+	char file[256];
+};
+int qmp_parse_full_disk(struct json_object *reply, struct qmp_full_disk *ret, struct err *e);
+int qmp_query_full_disk(struct qmp *q, struct qmp_full_disk *ret, struct err *e);
+
 /* Every PCI function of the guest, bridges included, from query-pci, depth first.
  * Before the firmware has numbered the buses (under -S) QEMU shows nothing below a bridge: its secondary_bus is 0. */
 struct qmp_pci {

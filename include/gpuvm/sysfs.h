@@ -8,6 +8,7 @@
 #define GPUVM_SYSFS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "gpuvm/err.h"
 #include "gpuvm/strv.h"
@@ -21,6 +22,7 @@ struct sysfs {
 	void *ctx;
 
 	bool serial;           /* one device after the other in this process (tests count writes); else side by side in workers */
+	int busy_fd; /* a lock that workers keep as long as they live (claim_busy()); 0: none */
 	unsigned int timeout_ms; /* for one device's rebind; 0: 60 s */
 };
 
@@ -34,6 +36,9 @@ int sysfs_store(const struct sysfs *s, struct err *e, const char *value, const c
 
 /* First 4 KiB of a file without the final newline, owned; NULL if it cannot be read. */
 char *sysfs_read(const struct sysfs *s, const char *fmt, ...) PRINTF(2, 3);
+
+/* The first @size bytes of a file as they are ("config"): how many there were, or -Exxx. */
+ssize_t sysfs_read_bytes(const struct sysfs *s, void *buf, size_t size, const char *fmt, ...) PRINTF(4, 5);
 
 /* Last component of a link's target, owned; NULL if there is no such link. */
 char *sysfs_link_name(const struct sysfs *s, const char *fmt, ...) PRINTF(2, 3);

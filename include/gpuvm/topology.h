@@ -98,6 +98,8 @@ struct pci_func {
 	char name[96];    /* "NVIDIA Corporation GH100 [H200 SXM 141GB]" where the ids are known, else "10de:2335" */
 	char os_name[32]; /* "eno1", "nvme0n1": from an hwloc XML only, in place of host_use */
 	char *host_use;   /* why the host itself needs it: "network interface eno1 has the default route"; NULL = free */
+	char *bad;	  /* why no VM may have it: "its reset failed ..." (bad.h), or what the probe saw; NULL: nothing is known against it */
+	bool dead;	  /* its config space reads all ones: `bad` says so */
 	int gpu_index;    /* -1 if not a GPU, or only a virtual function of one */
 	/* Shortcuts through the tree, by topology_finish(). */
 	bool is_switch;   /* topology_is_upstream() */
@@ -177,6 +179,14 @@ const char *pci_relation_word(enum pci_relation r); /* "PIX", ... "SELF" is "X" 
 const char *node_source_word(enum node_source s);
 
 enum pci_role pci_role_of(uint32_t class_code, uint16_t vendor, bool boot_vga);
+
+/* Could a VM have it, as far as the host and the function itself are concerned? Other VMs are not looked at. */
+bool pci_func_is_usable(const struct pci_func *f);
+
+/* Does nobody answer? @config is the beginning of its config space, PCI_CONFIG_HEAD bytes of it: reads of a function that is gone give all ones.
+ * The vendor alone does not tell: a virtual function has none (SR-IOV specification 3.4.1.1), but its class. */
+#define PCI_CONFIG_HEAD 12
+bool pci_config_is_dead(const uint8_t config[PCI_CONFIG_HEAD]);
 
 int topology_find_func(const struct topology *t, const struct pci_addr *a); /* index or -1 */
 int topology_find_gpu(const struct topology *t, int gpu_index);             /* index or -1 */

@@ -27,7 +27,7 @@ struct verify_report {
 
 /* Threads and memory. */
 int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e);
-/* Drivers and groups. */
+/* Drivers and groups, and where interrupts go if the plan says. */
 int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e);
 /* The guest's PCI tree. The firmware sends no event when it has set up PCI: asks again until every device has its BARs, or
  * @timeout_ms is over. */

@@ -331,7 +331,7 @@ int write_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-static int fsync_parent(const char *path)
+int fsync_parent(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	AUTO_FREE char *dir = slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path)) : xstrdup(".");

@@ -19,8 +19,10 @@ enum {
 
 int cmd_topo(int argc, char **argv);
 int cmd_capture(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_templates(int argc, char **argv);
+int cmd_image(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_list(int argc, char **argv);
@@ -31,6 +33,8 @@ int cmd_wait(int argc, char **argv);
 int cmd_qmp(int argc, char **argv);
 int cmd_recover(int argc, char **argv);
 int cmd_version(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_delete(int argc, char **argv);
 int cmd_start(int argc, char **argv);
 int cmd_restart(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
@@ -41,11 +45,14 @@ int cmd_log(int argc, char **argv);
 
 /* --- shared (common.c) --------------------------------------------------------------------------------- */
 
-/* A VM's definition: a path if it has a "/" or ends in ".ini" and exists, else /etc/gpuvm/NAME.ini. Owned. */
+/* A VM's definition: a path if it has a "/" or ends in ".ini", else NAME.ini in launch_config_dir(). Owned. */
 char *cmd_definition_path(const char *name_or_path);
 
 /* A VM's name from a name or a path of a definition; owned. */
 char *cmd_vm_name(const char *name_or_path);
+
+/* Can @name be the name of a VM, and so a part of paths? Says on stderr why not. */
+bool cmd_check_name(const char *verb, const char *name);
 
 /* Options that most verbs of a running VM have: --json, --help and one NAME. */
 struct cmd_simple {
@@ -67,6 +74,13 @@ int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *
 
 /* Claim of a running VM: 0; EXIT_FAILED after saying that it does not run. */
 int cmd_running_claim(const char *name_or_path, struct claim *ret);
+
+/* Everybody who may need an image or a disk, from the definitions and the claims. */
+struct image_users;
+void cmd_image_users(struct image_users *ret);
+
+/* Start a VM as its unit where systemd runs and has it, else, or if @direct, by `gpuvm-launch -d`. Exit code. */
+int cmd_start_vm(const char *name, bool direct);
 
 /* End a VM by a signal to its launcher (SIGTERM: the power button, SIGQUIT: at once) and wait. @timeout_ms: after that at once; 0: as its
  * definition says. Exit code. */

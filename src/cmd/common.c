@@ -13,7 +13,7 @@ char *cmd_definition_path(const char *name_or_path)
 
 	if (strchr(name_or_path, '/') || (dot && strcmp(dot, ".ini") == 0))
 		return xstrdup(name_or_path);
-	return xasprintf("/etc/gpuvm/%s.ini", name_or_path);
+	return xasprintf("%s/%s.ini", launch_config_dir(), name_or_path);
 }
 
 char *cmd_vm_name(const char *name_or_path)
@@ -39,6 +39,29 @@ char *cmd_vm_name(const char *name_or_path)
 	config_clear(&vm);
 	problems_clear(&ps);
 	return name;
+}
+
+bool cmd_check_name(const char *verb, const char *name)
+{
+	AUTO_FREE char *set = xasprintf("vm.name=%s", name);
+	struct vm_config vm = { 0 };
+	struct problems ps = { 0 };
+	struct strv sets = { 0 };
+	const char *dot = strrchr(name, '.');
+	bool ok;
+
+	strv_push(&sets, set);
+	/* The parser cuts blanks off. */
+	ok = config_parse(NULL, "", 0, &sets, &vm, &ps) == 0 && strcmp(vm.name, name) == 0;
+	if (!ok)
+		fprintf(stderr, "gpuvm %s: '%s' is not a name of a VM%s%s\n", verb, name, ps.n && ps.v[0].hint ? ": " : "",
+			ps.n && ps.v[0].hint ? ps.v[0].hint : "");
+	else if (dot && strcmp(dot, ".ini") == 0)
+		fprintf(stderr, "gpuvm %s: '%s': a name that ends in .ini is taken for a file\n", verb, name);
+	config_clear(&vm);
+	problems_clear(&ps);
+	strv_clear(&sets);
+	return ok && !(dot && strcmp(dot, ".ini") == 0);
 }
 
 int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, struct cmd_simple *ret)

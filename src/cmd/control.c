@@ -14,14 +14,16 @@
 #include "cmd.h"
 #include "gpuvm/events.h"
 #include "gpuvm/log.h"
+#include "gpuvm/record.h"
 
 #define STATUS_EVENTS 20 /* the newest */
 
 /* --- state of one VM --------------------------------------------------------------------------------------- */
 
-/* What is known about a VM: its claim if it has one, else how its last run ended. */
+/* What is known about a VM: its claim if it has one, else how its last run ended, else that there is a definition of it. */
 struct vm_state {
 	bool has_claim, alive, has_last;
+	bool defined, unfinished; /* unfinished: a create was interrupted */
 	struct claim claim;
 	struct claim_last last;
 };
@@ -34,12 +36,41 @@ static int read_state(const char *name, struct vm_state *ret, struct err *e)
 	if (r < 0 && r != -ENOENT)
 		return r;
 	ret->has_claim = r == 0;
-	ret->alive = ret->has_claim && (claim_launcher_alive(&ret->claim) || claim_qemu_alive(&ret->claim));
+	ret->alive = ret->has_claim && claim_alive(&ret->claim);
 	r = claim_read_last(dir, &ret->last, e);
 	if (r < 0 && r != -ENOENT)
 		return r;
 	ret->has_last = r == 0;
 	return 0;
+}
+
+/* Names of all VMs that have a definition, or would have one if their creation had been finished. */
+static int list_defined(struct strv *ret, struct err *e)
+{
+	struct strv paths = { 0 };
+	int r = record_list(ret, e);
+
+	if (r == 0)
+		r = record_list_definitions(&paths, e);
+	for (size_t i = 0; i < paths.n; i++) {
+		AUTO_FREE char *name = cmd_vm_name(paths.v[i]);
+
+		if (!strv_contains(ret, name))
+			strv_push(ret, name);
+	}
+	strv_clear(&paths);
+	return r;
+}
+
+static void add_defined(struct vm_state *s, const char *name, const struct strv *defined)
+{
+	struct record rec = { 0 };
+	struct err ignored;
+
+	s->defined = strv_contains(defined, name);
+	/* A damaged record is for `gpuvm delete` to complain about. */
+	s->unfinished = s->defined && record_read(name, &rec, &ignored) == 0 && !rec.ready;
+	record_clear(&rec);
 }
 
 static void clear_state(struct vm_state *s)
@@ -61,12 +92,14 @@ static const char *state_word(const struct vm_state *s)
 static const char *state_reason(const struct vm_state *s)
 {
 	if (s->alive && !claim_launcher_alive(&s->claim))
-		return "QEMU runs without its launcher";
-	if (s->alive)
+		return "QEMU runs without its launcher; `gpuvm start` takes it over";
+	if (s->alive || (s->has_claim && s->claim.recover_failed))
 		return s->claim.reason;
 	if (s->has_claim)
 		return "the launcher died; `gpuvm recover` gives its devices back";
-	return s->has_last ? s->last.reason : "";
+	if (s->unfinished)
+		return "it is being made, or that was interrupted: `gpuvm delete` removes what there is then";
+	return s->has_last ? s->last.reason : "has not run since the host was started";
 }
 
 static uint64_t memory_of(const struct claim *c)
@@ -137,35 +170,53 @@ static void list_row(const char *name, const struct vm_state *s)
 	       (int)strcspn(state_reason(s), "\n"), state_reason(s));
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 int cmd_list(int argc, char **argv)
 {
-	static const char usage[] = "usage: gpuvm list [--json]\n\nEvery VM that runs, and how the others ended.\n";
+	static const char usage[] = "usage: gpuvm list [--json]\n\nEvery VM that runs or has a definition, and how those that do not run have ended.\n";
 	struct cmd_simple o = { 0 };
-	struct strv names = { 0 };
+	struct strv names = { 0 }, defined = { 0 };
 	struct err e = { 0 };
 	struct json_object *all;
 	int r = cmd_parse_simple(argc, argv, usage, false, &o);
 
 	if (r || o.help)
 		return r;
-	if (claim_list(&names, &e) < 0) {
+	if (claim_list(&names, &e) < 0 || list_defined(&defined, &e) < 0) {
 		log_error("%s", e.msg);
+		strv_clear(&names);
+		strv_clear(&defined);
 		return EXIT_FAILED;
 	}
+	for (size_t i = 0; i < defined.n; i++)
+		if (!strv_contains(&names, defined.v[i]))
+			strv_push(&names, defined.v[i]);
+	if (names.n)
+		qsort(names.v, names.n, sizeof(*names.v), by_name);
 	all = json_object_new_array();
 	if (!o.json)
 		printf("%-16s %-9s %4s  %-14s %-10s %-14s %s\n", "NAME", "STATE", "GPUS", "CPUS", "MEMORY", "UP", "REASON");
 	for (size_t i = 0; i < names.n; i++) {
 		struct vm_state s = { 0 };
+		bool known;
 
 		if (read_state(names.v[i], &s, &e) < 0) {
 			log_error("%s", e.msg);
 			r = EXIT_FAILED;
-		} else if (o.json) {
-			json_object_array_add(all, state_json(names.v[i], &s));
-		} else {
-			list_row(names.v[i], &s);
+			clear_state(&s);
+			continue;
 		}
+		add_defined(&s, names.v[i], &defined);
+		/* Somebody else's folder, or what a start has left that failed before it had begun. */
+		known = s.has_claim || s.has_last || s.defined;
+		if (known && o.json)
+			json_object_array_add(all, state_json(names.v[i], &s));
+		else if (known)
+			list_row(names.v[i], &s);
 		clear_state(&s);
 	}
 	if (o.json)
@@ -173,6 +224,7 @@ int cmd_list(int argc, char **argv)
 	else
 		json_object_put(all);
 	strv_clear(&names);
+	strv_clear(&defined);
 	return r;
 }
 
@@ -220,6 +272,7 @@ int cmd_status(int argc, char **argv)
 	static const char usage[] = "usage: gpuvm status [--json] NAME\n\nEverything about one VM, or how it ended.\n";
 	struct cmd_simple o = { 0 };
 	struct vm_state s = { 0 };
+	struct strv defined = { 0 };
 	struct err e = { 0 };
 	AUTO_FREE char *name = NULL;
 	int r = cmd_parse_simple(argc, argv, usage, true, &o);
@@ -227,11 +280,16 @@ int cmd_status(int argc, char **argv)
 	if (r || o.help)
 		return r;
 	name = cmd_vm_name(o.name);
-	if (read_state(name, &s, &e) < 0) {
+	r = list_defined(&defined, &e);
+	if (r == 0)
+		r = read_state(name, &s, &e);
+	add_defined(&s, name, &defined);
+	strv_clear(&defined);
+	if (r < 0) {
 		log_error("%s", e.msg);
 		r = EXIT_FAILED;
-	} else if (!s.has_claim && !s.has_last) {
-		log_error("no VM '%s' has run since the host was started", name);
+	} else if (!s.has_claim && !s.has_last && !s.defined) {
+		log_error("no VM '%s' has run since the host was started, and there is no definition of it in '%s'", name, launch_config_dir());
 		r = EXIT_FAILED;
 	} else if (o.json) {
 		cmd_print_json(state_json(name, &s));
@@ -269,17 +327,37 @@ static int send_signal(int pidfd, int sig)
 	return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0) < 0 ? -errno : 0;
 }
 
-/* QEMU without its launcher: nobody else will end it. */
+/* QEMU without its launcher: be the launcher for the rest of its life. */
+static int end_by_ourselves(const char *vm, int sig, uint64_t timeout_ms)
+{
+	const struct launch_options opt = { 0 };
+	struct launch l;
+	struct err e = { 0 };
+	int r;
+
+	launch_init(&l, &opt);
+	r = launch_adopt(&l, vm, &e);
+	if (r == 0) {
+		if (timeout_ms)
+			l.plan.stop_timeout_ms = timeout_ms;
+		/* Signals are blocked by now: the loop takes it. */
+		raise(sig);
+		r = launch_supervise(&l) == LAUNCH_ENDED ? EXIT_DONE : EXIT_FAILED;
+	} else {
+		log_error("%s", e.msg);
+	}
+	launch_clear(&l);
+	return r < 0 ? EXIT_FAILED : r;
+}
+
+/* QEMU cannot be taken over: it does not answer, or its plan is gone. */
 static int kill_orphan(struct claim *c)
 {
-	AUTO_CLOSE int pidfd = open_pidfd(c->qemu_pid), lock = -1;
+	AUTO_CLOSE int lock = -1;
 	struct err e = { 0 };
-	int r = pidfd < 0 ? pidfd : claim_qemu_alive(c) ? send_signal(pidfd, SIGKILL) : 0;
 
-	if (r == 0 && pidfd >= 0)
-		r = wait_pidfd(pidfd, -1);
-	if (r < 0 && r != -ESRCH) {
-		log_error("kill QEMU of '%s' (pid %d): %s", c->vm, c->qemu_pid, strerror(-r));
+	if (spawn_kill(c->qemu_pid, c->qemu_start, &e) < 0) {
+		log_error("kill QEMU of '%s': %s", c->vm, e.msg);
 		return EXIT_FAILED;
 	}
 	lock = claim_lock(&e);
@@ -321,7 +399,7 @@ int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 		log_notice("VM '%s' does not run%s", vm, s.has_claim ? "; `gpuvm recover` gives its devices back" : "");
 		r = EXIT_DONE;
 	} else if (!claim_launcher_alive(&s.claim)) {
-		r = kill_orphan(&s.claim);
+		r = sig == SIGQUIT ? kill_orphan(&s.claim) : end_by_ourselves(vm, sig, timeout_ms);
 	} else {
 		pidfd = open_pidfd(s.claim.launcher_pid);
 		/* The pid may have been given to another process since: the start time says. */
@@ -417,8 +495,8 @@ static int recover_one(const char *name)
 
 	if (r == -ENOENT)
 		return EXIT_DONE;
-	if (r == 0 && (claim_launcher_alive(&c) || claim_qemu_alive(&c))) {
-		log_notice("'%s' is running: nothing to recover", c.vm);
+	if (r == 0 && claim_alive(&c)) {
+		log_notice("'%s' is running%s", c.vm, claim_launcher_alive(&c) ? ": nothing to recover" : " without its launcher; `gpuvm start` takes it over");
 		claim_clear(&c);
 		return EXIT_DONE;
 	}

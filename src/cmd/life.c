@@ -60,7 +60,8 @@ static char *unit_of(const char *name)
 	char *unit;
 
 	/* A unit does not have our environment. */
-	if (!systemd_runs() || getenv("GPUVM_RUNDIR") || getenv("GPUVM_STATEDIR") || strchr(name, '/') || strstr(name, ".ini"))
+	if (!systemd_runs() || getenv("GPUVM_RUNDIR") || getenv("GPUVM_STATEDIR") || getenv("GPUVM_CONFDIR") || strchr(name, '/') ||
+	    strstr(name, ".ini"))
 		return NULL;
 	/* Names are letters, digits and "-_.": only "-" has a meaning in a unit's instance name, as "/" in a path, which %i keeps as it is. */
 	unit = xasprintf("gpuvm@%s.service", name);
@@ -82,7 +83,7 @@ static int start_unit(const char *unit)
 	return r ? EXIT_FAILED : EXIT_DONE;
 }
 
-static int start_vm(const char *name, bool direct)
+int cmd_start_vm(const char *name, bool direct)
 {
 	AUTO_FREE char *unit = direct ? NULL : unit_of(name), *launcher = NULL, *path = NULL;
 	char option[] = "-d";
@@ -101,7 +102,7 @@ int cmd_start(int argc, char **argv)
 	struct cmd_simple o = { .flag = "direct" };
 	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
-	return r || o.help ? r : start_vm(o.name, o.flag_set);
+	return r || o.help ? r : cmd_start_vm(o.name, o.flag_set);
 }
 
 int cmd_restart(int argc, char **argv)
@@ -113,14 +114,25 @@ int cmd_restart(int argc, char **argv)
 	if (r || o.help)
 		return r;
 	r = cmd_end_vm(o.name, SIGTERM, 0);
-	return r ? r : start_vm(o.name, o.flag_set);
+	return r ? r : cmd_start_vm(o.name, o.flag_set);
 }
 
 /* --- pause, resume, reset ------------------------------------------------------------------------------------------ */
 
-static bool may_resume(const char *status)
+/* After a fault (internal-error, io-error, guest-panicked) going on would hide it, or go on with a dead device. A guest that was stopped
+ * because the host had no space writes again what could not be written; "prelaunch" is one that was reset while it did not run. */
+static int check_resume(const struct claim *c, struct qmp *q, const char *status, struct err *e)
 {
-	return strcmp(status, "paused") == 0 || strcmp(status, "suspended") == 0 || strcmp(status, "running") == 0;
+	static const char *const fine[] = { "paused", "prelaunch", "suspended", "running" };
+	struct qmp_full_disk full = { 0 };
+	int r = strcmp(status, "io-error") == 0 ? qmp_query_full_disk(q, &full, e) : 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fine); i++)
+		if (strcmp(status, fine[i]) == 0)
+			return strcmp(c->state, "starting") ? 0 : err_set(e, -EAGAIN, "it is being started and will run by itself");
+	if (r < 0 || *full.node)
+		return r;
+	return err_set(e, -EINVAL, "QEMU stopped the guest itself (%s): it cannot go on; `gpuvm restart` starts it anew", status);
 }
 
 /* One QMP command that has no arguments, for a VM that is in order. */
@@ -133,9 +145,11 @@ static int tell(const struct claim *c, const char *command, struct err *e)
 	if (r < 0)
 		return r;
 	r = qmp_query_status(&q, status, e);
-	/* After a fault (internal-error, io-error, guest-panicked) going on would hide it, or go on with a dead device. */
-	if (r == 0 && strcmp(command, "cont") == 0 && !may_resume(status))
-		r = err_set(e, -EINVAL, "QEMU stopped the guest itself (%s): it cannot go on; `gpuvm restart` starts it anew", status);
+	if (r == 0 && strcmp(command, "cont") == 0) {
+		r = check_resume(c, &q, status, e);
+		/* QEMU takes no notice of `cont` while the guest sleeps. */
+		command = strcmp(status, "suspended") == 0 ? "system_wakeup" : command;
+	}
 	if (r == 0)
 		r = qmp_command(&q, command, NULL, QMP_TIMEOUT_MS, NULL, e);
 	qmp_close(&q);
@@ -167,7 +181,7 @@ int cmd_pause(int argc, char **argv)
 
 int cmd_resume(int argc, char **argv)
 {
-	return tell_vm(argc, argv, "usage: gpuvm resume NAME\n\nLet the vCPUs of a paused VM run again.\n", "cont");
+	return tell_vm(argc, argv, "usage: gpuvm resume NAME\n\nLet a paused VM run again, and wake one that sleeps.\n", "cont");
 }
 
 int cmd_reset(int argc, char **argv)

@@ -203,7 +203,7 @@ struct readiness {
 static void leave_terminal(const struct launch *l)
 {
 	AUTO_FREE char *path = xasprintf("%s/launch.log", l->plan.rundir);
-	AUTO_CLOSE int log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	AUTO_CLOSE int log = open(path, O_WRONLY | O_CREAT | (l->adopted ? 0 : O_TRUNC) | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (log < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
@@ -234,15 +234,19 @@ static int64_t now_s(void)
 	return ts.tv_sec;
 }
 
-static int start_and_supervise(struct launch *l)
+/* @again: what was to be taken over has ended in this very moment; it is to be started in place of that. */
+static int start_and_supervise(struct launch *l, bool *again)
 {
+	AUTO_FREE char *field = xasprintf("GPUVM_VM=%s", l->plan.vm);
 	struct err e = { 0 };
 
+	log_set_field(field);
 	for (size_t i = 0; i < l->plan.n_warnings; i++)
 		log_warning("%s: %s", l->plan.vm, l->plan.warnings[i].text);
 	if (launch_start(l, &e) < 0) {
+		*again = l->adopted && !l->asked_to_stop && !claim_qemu_alive(&l->claim);
 		log_error("%s: %s", l->plan.vm, e.msg);
-		return EXIT_FAILED;
+		return launch_exit_code(&e);
 	}
 	return launch_supervise(l);
 }
@@ -261,6 +265,7 @@ static int launch_once(struct launch_args *a, struct readiness *ready, struct re
 	struct err e = { 0 };
 	struct launch l;
 	int64_t began = now_s();
+	bool gone = false;
 	int code;
 
 	again->wanted = false;
@@ -271,7 +276,8 @@ static int launch_once(struct launch_args *a, struct readiness *ready, struct re
 	if (again->name && (code || strcmp(again->name, l.plan.vm) != 0))
 		launch_drop_name(again->name, code ? (ps.n ? ps.v[0].message : e.msg) : "the definition has another name now", code);
 	if (code == EXIT_DONE)
-		code = start_and_supervise(&l);
+		code = start_and_supervise(&l, &gone);
+	again->wanted = gone;
 	if (launch_restarts(&l, code)) {
 		again->wanted = launch_pause_before_restart(&l, now_s() - began, &again->delay_s) == 0;
 		free(again->name);

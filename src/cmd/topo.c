@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "gpuvm/bad.h"
 #include "gpuvm/draw.h"
 #include "gpuvm/log.h"
 #include "gpuvm/probe.h"
@@ -107,11 +108,13 @@ static unsigned int terminal_flags(void)
 	return flags;
 }
 
-/* What running VMs hold. Without the lock and without tidying up: this is only a look. */
-static void collect_use(struct host_use *use)
+/* What running VMs hold, and what is marked as bad. Without the lock and without tidying up: this is only a look. */
+static void collect_use(struct host_use *use, struct topology *t)
 {
 	struct err e = { 0 };
 
+	if (bad_apply(launch_state_dir(), true, t, &e) < 0)
+		log_warning("what is marked as bad is not shown: %s", e.msg);
 	if (claim_collect_use(NULL, NULL, use, &e) < 0)
 		log_warning("what VMs use is not shown: %s", e.msg);
 }
@@ -172,7 +175,7 @@ int cmd_topo(int argc, char **argv)
 		return EXIT_FAILED;
 	}
 	if (!strcmp(t.root, "/"))
-		collect_use(&use);
+		collect_use(&use, &t);
 	code = show(&o, &t, &use);
 	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : code;
 }

@@ -569,25 +569,39 @@ static void bad_set(struct reader *r, const char *set)
 }
 
 /* "vm.name=x", "disk.os.file=/x". Keys have no dots, names of sections may: the key follows the last one. */
-static void apply_set(struct reader *r, const char *set)
+int config_set_split(const char *set, struct config_set *ret)
 {
 	AUTO_FREE char *copy = xstrdup(set);
-	char *eq = strchr(copy, '='), *dot, *key, *name;
+	char *eq = strchr(copy, '='), *dot, *key;
 
-	if (!check_bytes(r, copy, strlen(copy)))
-		return;
 	if (eq)
 		*eq = '\0';
 	dot = strchr(copy, '.');
 	key = strrchr(copy, '.');
-	if (!eq || !dot || dot == copy || !key[1]) {
+	if (!eq || !dot || dot == copy || !key[1])
+		return -EINVAL;
+	*dot = *key = '\0';
+	ret->name = dot == key ? key : dot + 1; /* key: an empty string now */
+	ret->section = trim(copy);
+	ret->key = trim(key + 1);
+	ret->value = trim(eq + 1);
+	ret->text = STEAL_PTR(copy);
+	return 0;
+}
+
+static void apply_set(struct reader *r, const char *set)
+{
+	struct config_set s = { 0 };
+
+	if (!check_bytes(r, set, strlen(set)))
+		return;
+	if (config_set_split(set, &s) < 0) {
 		bad_set(r, set);
 		return;
 	}
-	*dot = *key = '\0';
-	name = dot == key ? key : dot + 1; /* key: an empty string now */
-	enter_section(r, trim(copy), name);
-	set_key(r, trim(key + 1), trim(eq + 1));
+	enter_section(r, s.section, s.name);
+	set_key(r, s.key, s.value);
+	free(s.text);
 }
 
 static void apply_sets(struct reader *r, const struct strv *sets)

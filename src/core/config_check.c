@@ -46,6 +46,13 @@ static void check_machine(const struct check *c)
 			     "expected q35, or a version of it like pc-q35-7.2");
 }
 
+/* A VM's folder in the run-time folder has its name, and beside them is the allocation lock. */
+static void check_name(const struct check *c)
+{
+	if (c->vm->name && strcmp(c->vm->name, "lock") == 0)
+		problem_hint(complain(c, "bad-value", "vm", "name", "'lock' is the name of gpuvm's own lock"), "take another name");
+}
+
 static void check_boot(const struct check *c)
 {
 	if (given(c, "vm", "kernel"))
@@ -306,6 +313,7 @@ void config_check(const struct vm_config *vm, struct problems *ps)
 {
 	const struct check c = {vm, ps};
 
+	check_name(&c);
 	check_machine(&c);
 	check_boot(&c);
 	check_place(&c);

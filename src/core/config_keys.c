@@ -26,6 +26,7 @@ static const struct config_word word_accel[] = {
 	{ "tcg", ACCEL_TCG },
 	{ NULL, 0 },
 };
+static const struct config_word word_interrupts[] = { { "keep", INTERRUPTS_KEEP }, { "node", INTERRUPTS_NODE }, { NULL, 0 } };
 static const struct config_word word_pcie[] = {
 	{ "mirror", PCIE_MIRROR },
 	{ "root-port", PCIE_ROOT_PORT },
@@ -264,6 +265,10 @@ const struct config_key config_keys[] = {
 	{ .section = "cpu", .key = "emulator", .type = CONF_CUSTOM, VM(emulator), .words = word_auto,
 	  .fallback = "auto", .example = "0-3", .parse = config_parse_emulator,
 	  .doc = "Host CPUs for QEMU's main and helper threads. auto: the reserved cores." },
+	{ .section = "cpu", .key = "interrupts", .type = CONF_ENUM, VM(interrupts), .words = word_interrupts, .fallback = "keep", .example = "node",
+	  .doc = "Host CPUs for the interrupts of passed-through devices. node: on the device's node the CPUs of QEMU's own threads, or if those "
+		 "have none there, of the VM's vCPUs. Looked after for some minutes from each start of the guest, which turns "
+		 "them on, and at SIGHUP. keep: where the kernel, or irqbalance, puts them." },
 	{ .section = "cpu", .key = "pmu", .type = CONF_BOOL, VM(pmu), .fallback = "on", .example = "off",
 	  .doc = "Performance counters in the guest (perf, VTune). With KVM only." },
 	{ .section = "cpu", .key = "invtsc", .type = CONF_BOOL, VM(invtsc), .fallback = "off", .example = "on",
@@ -404,6 +409,9 @@ const struct config_key config_keys[] = {
 	  .max = MAX_TIMEOUT, .words = word_auto_zero, .fallback = "auto", .example = "10min",
 	  .doc = "How long QEMU may take until it answers; it allocates all memory before. auto: from the size of "
 		 "the memory." },
+	{ .section = "lifecycle", .key = "busy-timeout", .type = CONF_DURATION, VM(busy_timeout_ms), .max = MAX_TIMEOUT, .fallback = "60s",
+	  .example = "5min", .doc = "How long processes that use a device of the VM may take to let it go, before the start is refused. What the host itself "
+		 "does with one, as a mount or an address, is not waited for." },
 	{ .section = "lifecycle", .key = "on-reboot", .type = CONF_ENUM, VM(on_reboot), .words = word_reboot,
 	  .fallback = "reset", .example = "stop",
 	  .doc = "When the guest reboots. reset: it starts again in the same QEMU. stop: the VM ends." },
@@ -414,7 +422,7 @@ const struct config_key config_keys[] = {
 		 "one that ran for 10 min begins at 1 s again." },
 	{ .section = "lifecycle", .key = "on-launcher-death", .type = CONF_ENUM, VM(on_launcher_death),
 	  .words = word_death, .fallback = "keep", .example = "stop",
-	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, until it ends or gpuvm stop ends it. stop: QEMU "
+	  .doc = "When gpuvm-launch itself is killed. keep: the guest runs on, and the next start of the same definition takes it over. stop: QEMU "
 		 "is killed with it." },
 
 	{ .section = "hooks", .key = "pre-bind", .type = CONF_PATH, VM(hook_pre_bind), .fallback = "", .example = "/etc/gpuvm/hooks/drain-node",

@@ -188,6 +188,8 @@ static void print_member(const struct matrix *m, const struct member *x)
 	fprintf(m->out, "%-4s %s  %-16s  %s", x->name, pci_addr_format(&f->addr, bdf), place, pci_func_short_name(f, name));
 	if (vm)
 		fprintf(m->out, "; vm %s", vm);
+	if (f->bad)
+		fprintf(m->out, "; BAD: %s", f->bad);
 	if (f->host_use)
 		fprintf(m->out, "; in use by host: %s", f->host_use);
 	fputc('\n', m->out);
@@ -235,6 +237,7 @@ static struct json_object *member_json(const struct matrix *m, const struct memb
 	json_object_object_add(o, "node", f->node >= 0 ? json_object_new_int(m->t->nodes[f->node].id) : NULL);
 	json_object_object_add(o, "socket", f->socket >= 0 ? json_object_new_int(f->socket) : NULL);
 	json_object_object_add(o, "host_use", f->host_use ? json_object_new_string(f->host_use) : NULL);
+	json_object_object_add(o, "bad", f->bad ? json_object_new_string(f->bad) : NULL);
 	json_object_object_add(o, "vm", vm ? json_object_new_string(vm) : NULL);
 	return o;
 }

@@ -6,12 +6,16 @@
 
 #define CARD_W    232.0
 #define CARD_H    52.0
-#define REASON_H  14.0 /* more, for why the host needs it */
+#define REASON_H  14.0 /* more, for why no VM may have it */
 #define GAP       8.0
 #define PAD       8.0
 #define HEADER    21.0
 #define STRETCH   140.0 /* of a card at most, to fill a row */
 #define COLUMN_H  300.0 /* cards higher than that are set in two columns */
+
+#define BAD       "#c53030"
+
+static const struct svg_font font_bad = { .size = 10, .bold = true, .fill = BAD };
 
 /* --- who is shown ---------------------------------------------------------------------------------------- */
 
@@ -113,7 +117,7 @@ static void measure(const struct topology *t, struct box *b)
 
 	if (!b->port) {
 		b->w = CARD_W;
-		b->h = CARD_H + (t->funcs[b->func].host_use ? REASON_H : 0);
+		b->h = CARD_H + (t->funcs[b->func].host_use || t->funcs[b->func].bad ? REASON_H : 0);
 		return;
 	}
 	for (size_t i = 0; i < b->n; i++)
@@ -273,6 +277,14 @@ static char *card_label(const struct pci_func *f)
 	}
 }
 
+/* The line below, if there is one; owned. */
+static char *card_reason(const struct pci_func *f)
+{
+	if (f->bad)
+		return xasprintf("BAD: %s", f->bad);
+	return f->host_use ? xasprintf("host: %s", f->host_use) : NULL;
+}
+
 static void draw_chip(const struct picture *p, double right, double y, double max, const char *vm)
 {
 	static const struct svg_font white = { .size = 10, .bold = true, .fill = "#ffffff" };
@@ -289,12 +301,12 @@ static void draw_card(const struct picture *p, const struct box *b, double x, do
 {
 	const struct pci_func *f = &p->t->funcs[b->func];
 	const char *vm = host_use_device(p->use, &f->addr), *side = *f->driver ? f->driver : f->os_name;
-	AUTO_FREE char *label = card_label(f), *reason = f->host_use ? xasprintf("host: %s", f->host_use) : NULL;
+	AUTO_FREE char *label = card_label(f), *reason = card_reason(f);
 	char bdf[PCI_ADDR_STR], name[96], link[32], style[160];
 	double right = x + b->w - 8;
 
-	snprintf(style, sizeof(style), "fill=\"#ffffff\" stroke=\"%s\" stroke-width=\"%s\"", vm ? picture_colour(p, vm) : LINE,
-		 vm ? "1.6" : "1");
+	snprintf(style, sizeof(style), "fill=\"#ffffff\" stroke=\"%s\" stroke-width=\"%s\"",
+		 f->bad ? BAD : vm ? picture_colour(p, vm) : LINE, vm || f->bad ? "1.6" : "1");
 	svg_rect(p->out, x, y, b->w, b->h, 5, style);
 	if (vm) {
 		snprintf(style, sizeof(style), "fill=\"%s\" fill-opacity=\"0.2\"", picture_colour(p, vm));
@@ -315,7 +327,7 @@ static void draw_card(const struct picture *p, const struct box *b, double x, do
 	else
 		svg_text(p->out, right, y + 45, 100, SVG_END, &font_small, side);
 	if (reason)
-		svg_text(p->out, x + 14, y + 59, b->w - 22, SVG_START, &font_small, reason);
+		svg_text(p->out, x + 14, y + 59, b->w - 22, SVG_START, f->bad ? &font_bad : &font_small, reason);
 }
 
 static void draw_box(const struct picture *p, const struct box *b, double x, double y)

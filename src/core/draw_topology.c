@@ -225,6 +225,8 @@ static void fill_note(const struct drawing *d, int i, int section, struct row *r
 
 	if (u)
 		add_note(&r->note, xasprintf("vm %s", u->vm));
+	if (f->bad)
+		add_note(&r->note, xasprintf("BAD: %s", f->bad));
 	if (f->host_use)
 		add_note(&r->note, xasprintf("in use by host: %s", f->host_use));
 	r->note_busy = r->note != NULL;
@@ -247,7 +249,7 @@ static void fill_note(const struct drawing *d, int i, int section, struct row *r
 
 bool draw_is_interesting(const struct pci_func *f)
 {
-	if (f->host_use)
+	if (f->host_use || f->bad)
 		return true;
 	return !f->is_vf && f->role != ROLE_OTHER && f->role != ROLE_BRIDGE;
 }

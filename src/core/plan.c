@@ -179,13 +179,18 @@ static void choose_firmware(struct planner *pl)
 	p->firmware = xstrdup(want);
 }
 
+static char *copy_or_null(const char *s)
+{
+	return s ? xstrdup(s) : NULL;
+}
+
 static void copy_lifecycle(struct planner *pl)
 {
 	const struct vm_config *vm = pl->req->vm;
 	struct plan *p = pl->plan;
 
 	p->vm = xstrdup(vm->name);
-	p->uuid = vm->uuid ? xstrdup(vm->uuid) : NULL;
+	p->uuid = copy_or_null(vm->uuid);
 	p->qemu_binary = xstrdup(pl->req->qemu->path);
 	p->qemu_version = xasprintf("%d.%d.%d", pl->req->qemu->major, pl->req->qemu->minor, pl->req->qemu->micro);
 	p->rundir = xstrdup(pl->req->rundir);
@@ -199,7 +204,13 @@ static void copy_lifecycle(struct planner *pl)
 		plan_warn(p, "topology-partial", "the description of the machine does not have %s: nothing that needs it was checked", gaps);
 	}
 	p->stop_timeout_ms = vm->stop_timeout_ms;
+	p->busy_timeout_ms = vm->busy_timeout_ms;
 	p->on_reboot = vm->on_reboot;
+	p->on_crash = vm->on_crash;
+	p->hooks.pre_bind = copy_or_null(vm->hook_pre_bind);
+	p->hooks.post_start = copy_or_null(vm->hook_post_start);
+	p->hooks.post_stop = copy_or_null(vm->hook_post_stop);
+	p->hooks.timeout_ms = vm->hook_timeout_ms;
 	p->on_launcher_death = vm->on_launcher_death;
 	/* Stand-ins' BARs are memory that is not there. */
 	p->mem_lock = vm->mem_lock && !p->fake_devices;
@@ -263,7 +274,7 @@ static uint64_t ready_timeout(const struct planner *pl)
 int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps)
 {
 	static int (*const steps[])(struct planner *) = { select_devices, place_nodes, place_cpus,
-							  place_memory,	  place_pci,   relate_devices, argv_build };
+							  place_memory,	  place_pci,   place_interrupts, relate_devices, argv_build };
 	size_t before = ps->n;
 	struct plan plan = { .fabric.partition = -1 };
 	struct planner pl = { .req = req, .plan = &plan, .ps = ps };
@@ -404,6 +415,9 @@ void plan_clear(struct plan *p)
 	free(p->qemu_binary);
 	free(p->qemu_version);
 	free(p->rundir);
+	free(p->hooks.pre_bind);
+	free(p->hooks.post_start);
+	free(p->hooks.post_stop);
 	free(p->accel);
 	free(p->firmware);
 	free(p->vars_template);

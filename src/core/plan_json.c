@@ -75,6 +75,8 @@ static struct json_object *device_json(const struct plan_device *d)
 	add(o, "iommu_group", d->iommu_group < 0 ? NULL : json_object_new_int(d->iommu_group));
 	add_str(o, "driver", d->driver);
 	add(o, "host_path", strings_json(&d->host_path));
+	if (!cpuset_empty(&d->irq_cpus))
+		add_cpus(o, "interrupt_cpus", &d->irq_cpus);
 	add(link, "gts", json_object_new_double(d->link.mts / 1000.0));
 	add_int(link, "width", d->link.width);
 	add(o, "link", link);
@@ -137,6 +139,7 @@ static struct json_object *nodes_json(const struct plan *p)
 		add_u64(o, "memory_bytes", n->memory_bytes);
 		add_u64(o, "page_bytes", n->page_bytes);
 		add_cpus(o, "host_cpus", &n->host_cpus);
+		add_cpus(o, "prealloc_cpus", &n->prealloc_cpus);
 		add(o, "prealloc", json_object_new_boolean(n->prealloc));
 		json_object_array_add(a, o);
 	}
@@ -251,6 +254,30 @@ static struct json_object *taps_json(const struct plan *p)
 	return a;
 }
 
+/* What a launcher must know that takes over a running VM. */
+static struct json_object *lifecycle_json(const struct plan *p)
+{
+	struct json_object *o = json_object_new_object();
+
+	add_u64(o, "stop_timeout_ms", p->stop_timeout_ms);
+	add_u64(o, "ready_timeout_ms", p->ready_timeout_ms);
+	add_str(o, "on_reboot", p->on_reboot == REBOOT_STOP ? "stop" : "reset");
+	add_str(o, "on_crash", p->on_crash == CRASH_RESTART ? "restart" : "stop");
+	add_str(o, "on_launcher_death", p->on_launcher_death == DEATH_STOP ? "stop" : "keep");
+	return o;
+}
+
+static struct json_object *hooks_json(const struct plan_hooks *h)
+{
+	struct json_object *o = json_object_new_object();
+
+	add_str(o, "pre_bind", h->pre_bind);
+	add_str(o, "post_start", h->post_start);
+	add_str(o, "post_stop", h->post_stop);
+	add_u64(o, "timeout_ms", h->timeout_ms);
+	return o;
+}
+
 struct json_object *plan_to_json(const struct plan *p)
 {
 	struct json_object *o = json_object_new_object(), *qemu = json_object_new_object(), *devices = json_object_new_array();
@@ -279,6 +306,9 @@ struct json_object *plan_to_json(const struct plan *p)
 	add_int(o, "address_bits", p->address_bits);
 	add(o, "fabric", fabric_json(&p->fabric));
 	add(o, "taps", taps_json(p));
+	add_int(o, "vsock", p->vsock);
+	add(o, "lifecycle", lifecycle_json(p));
+	add(o, "hooks", hooks_json(&p->hooks));
 	add(o, "bind", binds_json(p));
 	add(o, "warnings", notes_json(p->warnings, p->n_warnings, true));
 	add(o, "reasons", notes_json(p->reasons, p->n_reasons, false));
@@ -378,6 +408,8 @@ static void read_device(struct reader *r, struct json_object *o, struct plan_dev
 	d->iommu_group = (int)get_int(r, o, "iommu_group");
 	d->driver = get_str_or_null(r, o, "driver");
 	d->bar_bytes = (uint64_t)get_int(r, o, "bar_bytes");
+	if (json_object_object_get_ex(o, "interrupt_cpus", NULL))
+		get_cpus(r, o, "interrupt_cpus", &d->irq_cpus);
 	if (!guest)
 		return;
 	d->guest_node = (int)get_int(r, guest, "node");
@@ -394,6 +426,7 @@ static void read_node(struct reader *r, struct json_object *o, struct plan_node 
 	n->memory_bytes = (uint64_t)get_int(r, o, "memory_bytes");
 	n->page_bytes = (uint64_t)get_int(r, o, "page_bytes");
 	get_cpus(r, o, "host_cpus", &n->host_cpus);
+	get_cpus(r, o, "prealloc_cpus", &n->prealloc_cpus);
 	n->prealloc = json_object_get_boolean(get(r, o, "prealloc", json_type_boolean));
 }
 
@@ -434,6 +467,50 @@ static void read_fabric(struct reader *r, struct json_object *o, struct plan_fab
 		f->ids[f->n_ids++] = json_object_get_int(json_object_array_get_idx(ids, i));
 }
 
+static void read_tap(struct reader *r, struct json_object *o, struct plan_tap *t)
+{
+	t->netdev = get_str(r, o, "netdev");
+	t->ifname = get_str(r, o, "ifname");
+	t->bridge = get_str_or_null(r, o, "bridge");
+	t->mac = get_str_or_null(r, o, "mac");
+	t->exists = json_object_get_boolean(get(r, o, "exists", json_type_boolean));
+	t->queues = (int)get_int(r, o, "queues");
+	t->mtu = (int)get_int(r, o, "mtu");
+	t->mtu = t->mtu < 0 ? 0 : t->mtu;
+	t->vhost = json_object_get_boolean(get(r, o, "vhost", json_type_boolean));
+}
+
+/* True for @yes, false for @no; anything else is a damaged file. */
+static bool get_choice(struct reader *r, struct json_object *o, const char *key, const char *yes, const char *no)
+{
+	AUTO_FREE char *word = get_str(r, o, key);
+
+	if (strcmp(word, yes) == 0)
+		return true;
+	if (strcmp(word, no) != 0) {
+		r->bad = true;
+		r->what = key;
+	}
+	return false;
+}
+
+static void read_life(struct reader *r, struct json_object *o, struct plan *p)
+{
+	struct json_object *life = get(r, o, "lifecycle", json_type_object), *hooks = get(r, o, "hooks", json_type_object);
+
+	if (!life || !hooks)
+		return;
+	p->stop_timeout_ms = (uint64_t)get_int(r, life, "stop_timeout_ms");
+	p->ready_timeout_ms = (uint64_t)get_int(r, life, "ready_timeout_ms");
+	p->on_reboot = get_choice(r, life, "on_reboot", "stop", "reset") ? REBOOT_STOP : REBOOT_RESET;
+	p->on_crash = get_choice(r, life, "on_crash", "restart", "stop") ? CRASH_RESTART : CRASH_STOP;
+	p->on_launcher_death = get_choice(r, life, "on_launcher_death", "stop", "keep") ? DEATH_STOP : DEATH_KEEP;
+	p->hooks.pre_bind = get_str_or_null(r, hooks, "pre_bind");
+	p->hooks.post_start = get_str_or_null(r, hooks, "post_start");
+	p->hooks.post_stop = get_str_or_null(r, hooks, "post_stop");
+	p->hooks.timeout_ms = (uint64_t)get_int(r, hooks, "timeout_ms");
+}
+
 /* Read each object of the array @key with @read_fn into the growing vector v of n. */
 #define READ_ARRAY(r, o, key, v, n, read_fn)                                                  \
 	do {                                                                                  \
@@ -461,6 +538,9 @@ int plan_from_json(struct json_object *o, struct plan *ret, struct err *e)
 	READ_ARRAY(&r, o, "vcpus", p.vcpus, p.n_vcpus, read_vcpu);
 	READ_ARRAY(&r, o, "bind", p.binds, p.n_binds, read_bind);
 	READ_ARRAY(&r, o, "iothreads", p.iothreads, p.n_iothreads, read_iothread);
+	READ_ARRAY(&r, o, "taps", p.taps, p.n_taps, read_tap);
+	p.vsock = (uint32_t)get_int(&r, o, "vsock");
+	read_life(&r, o, &p);
 	get_cpus(&r, o, "housekeeping_cpus", &p.housekeeping);
 	get_cpus(&r, o, "emulator_cpus", &p.emulator);
 	p.mmio64_bytes = (uint64_t)get_int(&r, o, "mmio64_bytes");

@@ -316,6 +316,29 @@ int qmp_parse_status(struct json_object *reply, char buf[32], struct err *e)
 	return 0;
 }
 
+int qmp_parse_full_disk(struct json_object *reply, struct qmp_full_disk *ret, struct err *e)
+{
+	struct qmp_full_disk full = { 0 };
+	int r = list_of(reply, "query-block", e);
+
+	for (size_t i = 0; r == 0 && i < json_object_array_length(reply); i++) {
+		struct json_object *o = json_object_array_get_idx(reply, i), *in = field(o, "inserted", json_type_object);
+		const char *status = str_field(o, "io-status"), *node = str_field(in, "node-name"), *file = str_field(in, "file");
+
+		if (status && strcmp(status, "failed") == 0) {
+			*ret = (struct qmp_full_disk){ 0 };
+			return 0;
+		}
+		if (!status || strcmp(status, "nospace") != 0 || *full.node)
+			continue;
+		snprintf(full.node, sizeof(full.node), "%s", node ? node : "without a name");
+		snprintf(full.file, sizeof(full.file), "%s", file ? file : "");
+	}
+	if (r == 0)
+		*ret = full;
+	return r;
+}
+
 /* --- PCI ------------------------------------------------------------------------------------------------------ */
 
 struct pci_list {

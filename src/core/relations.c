@@ -128,7 +128,7 @@ static bool host_has_near(const struct planner *pl, int gpu, enum pci_role role,
 	const struct topology *t = pl->req->host;
 
 	for (size_t i = 0; i < t->n_funcs; i++)
-		if (t->funcs[i].role == role && !t->funcs[i].is_vf && !t->funcs[i].host_use &&
+		if (t->funcs[i].role == role && !t->funcs[i].is_vf && !t->funcs[i].host_use && !t->funcs[i].bad &&
 		    topology_relation(t, gpu, (int)i) <= limit)
 			return true;
 	return false;

@@ -20,6 +20,17 @@ bool select_has(const struct planner *pl, int func)
 	return false;
 }
 
+/* force = on is for what the host could do without; a device that is broken is so for a VM, too. */
+static void hint_bad(struct problem *p, const struct pci_func *f)
+{
+	char bdf[PCI_ADDR_STR];
+
+	if (f->dead)
+		problem_hint(p, "look for `Xid 79` or AER errors in the kernel log; it may come back when the host is switched off and on");
+	else
+		problem_hint(p, "once it is known to be good: gpuvm doctor --clear %s", pci_addr_format(&f->addr, bdf));
+}
+
 /* May the VM have this function? Adds the reasons why not. */
 bool select_check(struct planner *pl, int func, const struct device_config *dc, const char *asked_by)
 {
@@ -32,6 +43,9 @@ bool select_check(struct planner *pl, int func, const struct device_config *dc, 
 	pci_addr_format(&f->addr, bdf);
 	if (f->role == ROLE_BRIDGE) {
 		p = problems_add(pl->ps, PROBLEM_HOST, "device-is-bridge", "%s: %s is a PCI bridge; bridges cannot be passed", asked_by, bdf);
+	} else if (f->bad) {
+		p = problems_add(pl->ps, PROBLEM_HOST, "device-bad", "%s: %s is bad: %s", asked_by, bdf, f->bad);
+		hint_bad(p, f);
 	} else if (f->host_use && !force) {
 		p = problems_add(pl->ps, PROBLEM_HOST, "device-host-use", "%s: %s is used by the host: %s", asked_by, bdf, f->host_use);
 		if (dc)
@@ -42,6 +56,10 @@ bool select_check(struct planner *pl, int func, const struct device_config *dc, 
 		p = problems_add(pl->ps, PROBLEM_HOST, "sriov-active", "%s: %s has %u SR-IOV virtual functions switched on", asked_by, bdf,
 				 f->sriov_vfs);
 		problem_hint(p, "echo 0 > /sys/bus/pci/devices/%s/sriov_numvfs, or pass a virtual function", bdf);
+	} else if (user && !user->pid && !pl->req->fake_devices) {
+		p = problems_add(pl->ps, PROBLEM_BUSY, f->role == ROLE_GPU ? "gpu-busy" : "device-busy",
+				 "%s: %s could not be given back after VM '%s' had ended", asked_by, bdf, user->vm);
+		problem_hint(p, "`gpuvm status %s` shows why, `gpuvm recover %s` tries again", user->vm, user->vm);
 	} else if (user && !pl->req->fake_devices) {
 		p = problems_add(pl->ps, PROBLEM_BUSY, f->role == ROLE_GPU ? "gpu-busy" : "device-busy",
 				 "%s: %s is held by the running VM '%s' (pid %d)", asked_by, bdf, user->vm, user->pid);
@@ -125,7 +143,7 @@ bool select_gpu_is_free(const struct planner *pl, int func)
 
 	if (pl->req->vm->socket >= 0 && f->socket != pl->req->vm->socket)
 		return false;
-	return !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f) && !select_has(pl, func);
+	return pci_func_is_usable(f) && !planner_device_user(pl, f) && !select_has(pl, func);
 }
 
 static int free_gpus_on(const struct planner *pl, int socket, int *ret_total)
@@ -140,7 +158,7 @@ static int free_gpus_on(const struct planner *pl, int socket, int *ret_total)
 		if (f->socket != socket)
 			continue;
 		(*ret_total)++;
-		n_free += !f->host_use && !f->sriov_vfs && !planner_device_user(pl, f);
+		n_free += pci_func_is_usable(f) && !planner_device_user(pl, f);
 	}
 	return n_free;
 }
@@ -155,6 +173,25 @@ static char *describe_free(const struct planner *pl)
 		int total, n_free = free_gpus_on(pl, s, &total);
 
 		out = xasprintf("%s%ssocket %d: %d of %d free", before, *before ? ", " : "", s, n_free, total);
+	}
+	return out;
+}
+
+char *select_bad_text(const struct planner *pl, enum pci_role role)
+{
+	const struct topology *t = pl->req->host;
+	char *out = xstrdup("");
+
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		const struct pci_func *f = &t->funcs[i];
+		AUTO_FREE char *before = NULL, *number = NULL;
+		char bdf[PCI_ADDR_STR];
+
+		if (f->role != role || !f->bad || (pl->req->vm->socket >= 0 && f->socket != pl->req->vm->socket))
+			continue;
+		before = out;
+		number = f->gpu_index >= 0 ? xasprintf("GPU %d", f->gpu_index) : xstrdup(pci_role_word(role));
+		out = xasprintf("%s; %s (%s) is bad: %s", before, number, pci_addr_format(&f->addr, bdf), f->bad);
 	}
 	return out;
 }
@@ -181,12 +218,12 @@ static char *nearest_cure(const struct planner *pl)
 
 void select_refuse_gpus(struct planner *pl, enum problem_kind kind, const char *code, const char *text)
 {
-	AUTO_FREE char *have = describe_free(pl), *cure = nearest_cure(pl);
+	AUTO_FREE char *have = describe_free(pl), *cure = nearest_cure(pl), *bad = select_bad_text(pl, ROLE_GPU);
 	struct problem *p = config_problem(pl->ps, pl->req->vm, "place", "gpus", code, "%s", text);
 
 	p->kind = kind;
 	if (topology_n_gpus(pl->req->host))
-		problem_hint(p, "%s%s", have, cure);
+		problem_hint(p, "%s%s%s", have, cure, bad);
 	else
 		problem_hint(p, "`gpuvm topo` shows what this host has");
 }
@@ -240,7 +277,7 @@ static void count_gpus(const struct planner *pl, int *ret_possible, int *ret_all
 		if (pl->req->vm->socket >= 0 && f->socket != pl->req->vm->socket)
 			continue;
 		(*ret_all)++;
-		*ret_possible += !f->host_use && !f->sriov_vfs && !is_named(pl, topology_find_gpu(t, g));
+		*ret_possible += pci_func_is_usable(f) && !is_named(pl, topology_find_gpu(t, g));
 	}
 }
 
@@ -355,7 +392,9 @@ static void select_per_gpu(struct planner *pl, enum pci_role role)
 			continue;
 		user = planner_device_user(pl, f);
 		pci_addr_format(&f->addr, bdf);
-		if (f->host_use)
+		if (f->bad)
+			plan_warn(pl->plan, "device-bad", "%s %s is left out: it is bad: %s", pci_role_word(role), bdf, f->bad);
+		else if (f->host_use)
 			plan_warn(pl->plan, "device-host-use", "%s %s stays with the host: %s", pci_role_word(role), bdf, f->host_use);
 		else if (f->sriov_vfs)
 			plan_warn(pl->plan, "sriov-active", "%s %s is left out: it has virtual functions switched on", pci_role_word(role), bdf);
@@ -396,7 +435,7 @@ static bool is_eligible(const struct planner *pl, int func, enum pci_role role)
 {
 	const struct pci_func *f = planner_func(pl, func);
 
-	return is_candidate(pl, func, role) && !f->host_use && !f->sriov_vfs && (pl->req->vm->socket < 0 || f->socket == pl->req->vm->socket);
+	return is_candidate(pl, func, role) && pci_func_is_usable(f) && (pl->req->vm->socket < 0 || f->socket == pl->req->vm->socket);
 }
 
 /* The best of those that are left; -1: none. Counts it for the GPU that it is for. */
@@ -426,6 +465,7 @@ static int next_counted(const struct planner *pl, enum pci_role role, int *load)
 static void refuse_counted(struct planner *pl, enum pci_role role, int want, int have)
 {
 	const char *key = role == ROLE_NIC ? "nics" : "nvme";
+	AUTO_FREE char *bad = NULL;
 	struct problem *p;
 	int held = 0;
 
@@ -434,7 +474,8 @@ static void refuse_counted(struct planner *pl, enum pci_role role, int want, int
 	p = config_problem(pl->ps, pl->req->vm, "place", key, want <= have + held ? "device-busy" : "device-missing",
 			   "[place] %s: %d asked for, %d free", key, want, have);
 	p->kind = want <= have + held ? PROBLEM_BUSY : PROBLEM_HOST;
-	problem_hint(p, "ask for at most %d, or `%s = per-gpu`", have, key);
+	bad = select_bad_text(pl, role);
+	problem_hint(p, "ask for at most %d, or `%s = per-gpu`%s", have, key, bad);
 }
 
 /* The best @want: nearest to a GPU of the VM, dealt out evenly over its GPUs. */

@@ -69,7 +69,7 @@ static uint32_t taken_set(const struct planner *pl)
 	for (int i = 0; i < pl->fabric.n_gpus; i++) {
 		const struct pci_func *f = planner_func(pl, pl->fabric.gpus[i]);
 
-		if (f->host_use || f->sriov_vfs || planner_device_user(pl, f))
+		if (!pci_func_is_usable(f) || planner_device_user(pl, f))
 			set |= UINT32_C(1) << i;
 	}
 	return set;
@@ -83,7 +83,7 @@ static uint32_t waiting_set(const struct planner *pl)
 	for (int i = 0; i < pl->fabric.n_gpus; i++) {
 		const struct pci_func *f = planner_func(pl, pl->fabric.gpus[i]);
 
-		if (!f->host_use && !f->sriov_vfs && planner_device_user(pl, f))
+		if (pci_func_is_usable(f) && planner_device_user(pl, f))
 			set |= UINT32_C(1) << i;
 	}
 	return set;
@@ -121,6 +121,8 @@ static char *set_obstacle(const struct planner *pl, const struct fabric_set *s)
 			continue;
 		if (user)
 			return xasprintf("VM '%s' has GPU %d", user->vm, g->gpu_index);
+		if (g->bad)
+			return xasprintf("GPU %d is bad", g->gpu_index);
 		if (g->host_use || g->sriov_vfs)
 			return xasprintf("the host uses GPU %d", g->gpu_index);
 		if (pl->req->vm->socket >= 0 && g->socket != pl->req->vm->socket)
@@ -525,6 +527,7 @@ static bool switch_fits(const struct planner *pl, int position, uint32_t set)
 static void refuse_short(struct planner *pl, const struct fabric_row *row, int have, const struct used_device *user)
 {
 	const char *word = pl->fabric.platform->switch_word;
+	AUTO_FREE char *bad = select_bad_text(pl, pl->fabric.platform->bridges ? ROLE_FABRIC : ROLE_NVSWITCH);
 	struct problem *p = problems_add(pl->ps, user ? PROBLEM_BUSY : PROBLEM_HOST, "nvswitch-short",
 					 "%d GPUs of %s need %d %s%s, but only %d can be had", row->gpus,
 					 pl->fabric.platform->name, row->switches, word,
@@ -535,6 +538,8 @@ static void refuse_short(struct planner *pl, const struct fabric_row *row, int h
 
 	if (user)
 		problem_hint(p, "VM '%s' (pid %d) has others", user->vm, user->pid);
+	else if (*bad)
+		problem_hint(p, "%s", bad + strlen("; "));
 	else if (pl->fabric.platform->bridges)
 		problem_hint(p, "they are known by their vital product data (SMDL=SW_MNG), which only root can read, "
 				"or from [fabric] bridges in /etc/gpuvm/fabric.conf");
@@ -562,7 +567,7 @@ static void take_switches(struct planner *pl, const struct fabric_row *row, uint
 			continue;
 		if (planner_device_user(pl, s))
 			user = planner_device_user(pl, s);
-		if (planner_device_user(pl, s) || s->host_use || s->sriov_vfs)
+		if (planner_device_user(pl, s) || !pci_func_is_usable(s))
 			continue;
 		select_add(pl, f->switches[i], select_next_id(pl, s->role), NULL);
 		have++;

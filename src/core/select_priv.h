@@ -21,6 +21,9 @@ char *select_next_id(const struct planner *pl, enum pci_role role);
 /* Can this GPU be chosen: nobody has it, and it is on [place] socket? */
 bool select_gpu_is_free(const struct planner *pl, int func);
 
+/* "; GPU 3 (0000:5d:00.0) is bad: ..." for each function of @role, on [place] socket, that no VM may have; owned, "" if there is none. */
+char *select_bad_text(const struct planner *pl, enum pci_role role);
+
 /* A problem with [place] gpus; the hint says what is free on each socket. */
 void select_refuse_gpus(struct planner *pl, enum problem_kind kind, const char *code, const char *text);
 

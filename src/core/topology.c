@@ -15,8 +15,10 @@ void topology_clear(struct topology *t)
 {
 	for (size_t i = 0; i < t->n_nodes; i++)
 		free(t->nodes[i].distances);
-	for (size_t i = 0; i < t->n_funcs; i++)
+	for (size_t i = 0; i < t->n_funcs; i++) {
 		free(t->funcs[i].host_use);
+		free(t->funcs[i].bad);
+	}
 	free(t->nodes);
 	free(t->cpus);
 	free(t->funcs);
@@ -309,6 +311,19 @@ static void find_fabric_roles(struct topology *t)
 		else if (f->role == ROLE_OTHER && is_silent_nvswitch(t, f))
 			f->role = ROLE_NVSWITCH;
 	}
+}
+
+bool pci_func_is_usable(const struct pci_func *f)
+{
+	return !f->bad && !f->host_use && !f->sriov_vfs;
+}
+
+bool pci_config_is_dead(const uint8_t config[PCI_CONFIG_HEAD])
+{
+	for (size_t i = 0; i < PCI_CONFIG_HEAD; i++)
+		if (config[i] != 0xff)
+			return false;
+	return true;
 }
 
 void topology_finish(struct topology *t)

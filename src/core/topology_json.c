@@ -199,6 +199,7 @@ static struct json_object *func_json(const struct topology *t, const struct host
 	add(o, "vf", json_object_new_boolean(f->is_vf));
 	add(o, "vfs", json_object_new_int((int)f->sriov_vfs));
 	add(o, "host_use", text(f->host_use));
+	add(o, "bad", text(f->bad));
 	add(o, "os_device", text(f->os_name));
 	add(o, "vm", text(host_use_device(use, &f->addr)));
 	return o;

@@ -217,6 +217,7 @@ static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms
 	for (size_t i = 0; i < n; i++) {
 		work[i].run = run_job;
 		work[i].arg = &jobs[i];
+		work[i].keep_fd = jobs[i].s->busy_fd;
 	}
 	workers_run(work, n, timeout_ms);
 	for (size_t i = 0; i < n; i++) {
@@ -274,7 +275,7 @@ int bind_restore(const struct sysfs *s, const struct bind_op *ops, size_t n, str
 /* --- groups -------------------------------------------------------------------------------------------- */
 
 /* The kernel's own rule: drivers that set driver_managed_dma and never touch the device's DMA. */
-static bool viable_driver(const char *driver)
+bool bind_driver_is_idle(const char *driver)
 {
 	return !driver || strcmp(driver, "pci-stub") == 0 || strncmp(driver, "vfio", 4) == 0 ||
 	       strstr(driver, "vfio-pci") || strstr(driver, "vfio_pci"); /* variants: mlx5_vfio_pci, nvgrace-gpu-vfio-pci */
@@ -297,7 +298,7 @@ static int check_group(const struct sysfs *s, const char *bdf, const struct strv
 		const char *member = members->v[i];
 		AUTO_FREE char *driver = sysfs_link_name(s, DEVICE "/driver", member);
 
-		if (viable_driver(driver) || is_bridge(s, member))
+		if (bind_driver_is_idle(driver) || is_bridge(s, member))
 			continue;
 		if (strcmp(member, bdf) == 0)
 			err_set(e, -EPERM, "%s is on driver '%s', not on a vfio driver", bdf, driver);

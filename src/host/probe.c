@@ -163,6 +163,7 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 	if (r < 0)
 		return r;
 	topology_finish(&t);
+	probe_dead(&p);
 	probe_use(&p);
 	probe_nets(&p);
 	*ret = t;

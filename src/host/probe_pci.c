@@ -374,6 +374,29 @@ static void find_nvlink_managers(const struct topology *t, int devices)
 	}
 }
 
+/* Functions that fell off the bus: the kernel still lists them, with the ids that it read at boot.  Only what VMs get is looked at; one that
+ * sleeps without power (D3cold) would be woken by it.  While a function is being reset the kernel makes readers wait, for a second at most as a rule. */
+void probe_dead(struct probe *p)
+{
+	struct topology *t = p->t;
+
+	for (size_t i = 0; i < t->n_funcs; i++) {
+		struct pci_func *f = &t->funcs[i];
+		uint8_t config[PCI_CONFIG_HEAD + 1];
+		char bdf[PCI_ADDR_STR], power[16];
+
+		if (f->role == ROLE_OTHER || f->role == ROLE_BRIDGE || f->is_vf)
+			continue;
+		pci_addr_format(&f->addr, bdf);
+		probe_readf(p->sys_fd, power, sizeof(power), "bus/pci/devices/%s/power_state", bdf);
+		if (!strcmp(power, "D3cold") || probe_readf(p->sys_fd, (char *)config, sizeof(config), "bus/pci/devices/%s/config", bdf) < PCI_CONFIG_HEAD)
+			continue;
+		f->dead = pci_config_is_dead(config);
+		if (f->dead && !f->bad)
+			f->bad = xstrdup("it does not answer: its config space reads all ones (fallen off the bus)");
+	}
+}
+
 int probe_pci(struct probe *p, struct err *e)
 {
 	AUTO_CLOSE int devices = openat(p->sys_fd, "bus/pci/devices", O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -315,6 +315,17 @@ int qmp_query_status(struct qmp *q, char buf[32], struct err *e)
 	return r;
 }
 
+int qmp_query_full_disk(struct qmp *q, struct qmp_full_disk *ret, struct err *e)
+{
+	struct json_object *reply = NULL;
+	int r = qmp_command(q, "query-block", NULL, QUERY_TIMEOUT_MS, &reply, e);
+
+	if (r == 0)
+		r = qmp_parse_full_disk(reply, ret, e);
+	json_object_put(reply);
+	return r;
+}
+
 int qmp_query_pci(struct qmp *q, struct qmp_pci **ret, size_t *ret_n, struct err *e)
 {
 	struct json_object *reply = NULL;

@@ -75,6 +75,28 @@ char *sysfs_read(const struct sysfs *s, const char *fmt, ...)
 	return text;
 }
 
+ssize_t sysfs_read_bytes(const struct sysfs *s, void *buf, size_t size, const char *fmt, ...)
+{
+	AUTO_CLOSE int fd = -1;
+	char path[PATH_MAX];
+	ssize_t n;
+	va_list ap;
+	bool fits;
+
+	va_start(ap, fmt);
+	fits = make_path(s, path, fmt, ap);
+	va_end(ap);
+	if (!fits)
+		return -ENAMETOOLONG;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	do
+		n = read(fd, buf, size);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
 char *sysfs_link_name(const struct sysfs *s, const char *fmt, ...)
 {
 	char path[PATH_MAX], target[PATH_MAX];

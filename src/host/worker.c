@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -33,13 +34,16 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static _Noreturn void worker_main(const struct worker_job *job, int report_fd)
+static _Noreturn void worker_main(const struct worker_job *job, int report_fd, pid_t parent)
 {
 	static struct err e; /* zeroed to the last byte: it goes through the pipe */
 	ssize_t n;
 
 	/* Our locks (flock) and sockets would live on in a worker that is stuck. */
-	spawn_close_fds(&report_fd, 1);
+	spawn_close_fds((int[]){ report_fd, job->keep_fd ? job->keep_fd : -1 }, 2);
+	/* Whoever undoes what a dead launcher did must not meet its workers at work. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+		_exit(1);
 	e.code = job->run(job->arg, &e);
 	n = write(report_fd, &e, sizeof(e));
 	_exit(n == (ssize_t)sizeof(e) ? 0 : 1);
@@ -49,6 +53,7 @@ static int worker_start(const struct worker_job *job, struct worker *w, struct e
 {
 	AUTO_CLOSE int report_rd = -1;
 	AUTO_CLOSE int report_wr = -1;
+	pid_t parent = getpid();
 	sigset_t all, old;
 	int fds[2];
 
@@ -60,7 +65,7 @@ static int worker_start(const struct worker_job *job, struct worker *w, struct e
 	sigprocmask(SIG_SETMASK, &all, &old);
 	w->pid = fork();
 	if (w->pid == 0)
-		worker_main(job, report_wr);
+		worker_main(job, report_wr, parent);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	if (w->pid < 0)
 		return err_sys(e, -errno, "cannot fork");

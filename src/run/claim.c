@@ -10,12 +10,14 @@
 
 #include "gpuvm/affinity.h"
 #include "gpuvm/claim.h"
+#include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "gpuvm/seed.h"
 #include "gpuvm/spawn.h"
 
 #define CLAIM_FILE    "claim.json"
 #define LAST_FILE     "last.json"
+#define BUSY_PAUSE_MS 20
 #define CLAIM_MAX     (4 << 20) /* bytes; 64 devices need 10 KiB */
 
 /* --- memory ----------------------------------------------------------------------------------------- */
@@ -233,6 +235,7 @@ static struct json_object *claim_to_json(const struct claim *c)
 		json_object_array_add(taps, json_object_new_string(c->taps.v[i]));
 	json_object_object_add(o, "taps", taps);
 	write_helpers(c, o);
+	add_i64(o, "recover_failed", c->recover_failed);
 	add_str(o, "state", c->state);
 	add_str(o, "reason", c->reason);
 	return o;
@@ -358,6 +361,7 @@ static void read_claim(struct claim_reader *r, struct json_object *o, struct cla
 	c->definition = want_str_or_null(r, o, "definition");
 	c->boot_id = want_str(r, o, "boot_id");
 	c->started = want_int(r, o, "started");
+	c->recover_failed = want_int(r, o, "recover_failed");
 	c->launcher_pid = (pid_t)want_int(r, o, "launcher_pid");
 	c->launcher_start = (uint64_t)want_int(r, o, "launcher_start");
 	c->qemu_pid = (pid_t)want_int(r, o, "qemu_pid");
@@ -440,6 +444,11 @@ bool claim_qemu_alive(const struct claim *c)
 	return process_alive(c, c->qemu_pid, c->qemu_start);
 }
 
+bool claim_alive(const struct claim *c)
+{
+	return claim_launcher_alive(c) || (claim_qemu_alive(c) && c->on_launcher_death == DEATH_KEEP);
+}
+
 static int remove_file(const char *dir, const char *file, struct err *e)
 {
 	AUTO_FREE char *path = xasprintf("%s/%s", dir, file);
@@ -499,8 +508,7 @@ int claim_read_last(const char *dir, struct claim_last *ret, struct err *e)
 	return 0;
 }
 
-/* Most end with QEMU; one whose QEMU never came does not. */
-static int stop_helpers(const struct claim *c, struct err *e)
+int claim_stop_helpers(const struct claim *c, struct err *e)
 {
 	int r = 0;
 
@@ -512,29 +520,87 @@ static int stop_helpers(const struct claim *c, struct err *e)
 	return r;
 }
 
+int claim_busy(const char *rundir, bool create, unsigned int timeout_ms, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/busy", rundir);
+	AUTO_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
+	const struct timespec pause = { .tv_nsec = BUSY_PAUSE_MS * 1000000 };
+
+	if (fd < 0)
+		return err_sys(e, -errno, "open '%s'", path);
+	/* flock(2) has no timeout. */
+	for (unsigned int waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += BUSY_PAUSE_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_sys(e, -errno, "lock '%s'", path);
+		if (waited >= timeout_ms)
+			return err_set(e, -EBUSY, "'%s' is locked: a process that gives its devices to another driver still waits in the kernel", path);
+		nanosleep(&pause, NULL);
+	}
+	return STEAL_FD(fd);
+}
+
+static int restore_devices(const struct sysfs *s, const struct claim *c, struct err *e)
+{
+	AUTO_FREE struct bind_op *ops = claim_bind_ops(c);
+	int busy = claim_busy(c->rundir, false, BUSY_TIMEOUT_MS, e);
+	struct sysfs mine = *s;
+	struct err reset = { 0 };
+	int r;
+
+	if (busy < 0 && busy != -ENOENT)
+		return busy;
+	/* None: then there never was a worker; the rest costs nothing. */
+	mine.busy_fd = busy < 0 ? 0 : busy;
+	if (launch_reset(&mine, c, &reset) < 0)
+		log_error("%s: %s", c->vm, reset.msg);
+	r = bind_restore(&mine, ops, c->n_devices, e);
+	if (mine.busy_fd)
+		close(mine.busy_fd);
+	return r;
+}
+
+/* Everything but the files. */
+static int undo_effects(const struct sysfs *s, const struct claim *c, struct err *e)
+{
+	int r = claim_qemu_alive(c) ? spawn_kill(c->qemu_pid, c->qemu_start, e) : 0;
+
+	if (r == 0)
+		r = claim_stop_helpers(c, e);
+	return r == 0 && c->bound ? restore_devices(s, c, e) : r;
+}
+
+static void note_failure(struct claim *c, const char *why)
+{
+	struct err e = { 0 };
+
+	c->recover_failed = time(NULL);
+	strcpy(c->state, "failed");
+	free(c->reason);
+	c->reason = xstrdup(why);
+	if (claim_write(c, &e) < 0)
+		log_warning("%s", e.msg);
+}
+
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 {
 	AUTO_FREE char *boot = claim_boot_id();
-	AUTO_FREE struct bind_op *ops = NULL;
+	bool this_boot = strcmp(boot, c->boot_id) == 0;
 	int r;
 
 	if (claim_launcher_alive(c))
 		return err_set(e, -EBUSY, "'%s' is running: its launcher has pid %d", c->vm, c->launcher_pid);
-	if (claim_qemu_alive(c))
-		return err_set(e, -EBUSY, "'%s' is running without its launcher: QEMU has pid %d; `gpuvm kill %s` ends it", c->vm, c->qemu_pid, c->vm);
+	if (claim_alive(c))
+		return err_set(e, -EBUSY, "'%s' is running without its launcher: QEMU has pid %d; `gpuvm start %s` takes it over, `gpuvm stop %s` ends it", c->vm,
+			       c->qemu_pid, c->vm, c->vm);
 	/* After a reboot the devices have their boot drivers again: there is nothing to undo. */
-	r = strcmp(boot, c->boot_id) == 0 ? stop_helpers(c, e) : 0;
-	if (r < 0)
+	r = this_boot ? undo_effects(s, c, e) : 0;
+	if (r < 0) {
+		note_failure(c, e->msg);
 		return err_wrap(e, "recover '%s'", c->vm);
-	if (c->bound && strcmp(boot, c->boot_id) == 0) {
-		ops = claim_bind_ops(c);
-		r = bind_restore(s, ops, c->n_devices, e);
-		if (r < 0)
-			return err_wrap(e, "recover '%s'", c->vm);
 	}
 	strcpy(c->state, "failed");
 	free(c->reason);
-	c->reason = xstrdup(strcmp(boot, c->boot_id) ? "the host was restarted" : "the launcher died; everything was given back");
+	c->reason = xstrdup(this_boot ? "the launcher died; everything was given back" : "the host was restarted");
 	return claim_release(c, 1, e);
 }
 
@@ -551,6 +617,27 @@ static void add_taps(const struct claim *c, struct host_use *u)
 	}
 }
 
+static void add_device(const struct claim *c, size_t i, pid_t pid, struct host_use *u)
+{
+	struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
+
+	d->addr = c->devices[i].addr;
+	d->pid = pid;
+	snprintf(d->vm, sizeof(d->vm), "%s", c->vm);
+}
+
+/* Of a VM that is gone: what its driver does not have back. CPUs and memory went with its processes. */
+static void add_stuck(const struct sysfs *s, const struct claim *c, struct host_use *u)
+{
+	for (size_t i = 0; i < c->n_devices; i++) {
+		AUTO_FREE char *now = bind_current_driver(s, &c->devices[i].addr);
+		const char *from = c->devices[i].from;
+
+		if (from && now ? strcmp(from, now) != 0 : from || now)
+			add_device(c, i, 0, u);
+	}
+}
+
 static void add_use(const struct claim *c, struct host_use *u)
 {
 	pid_t pid = claim_launcher_alive(c) ? c->launcher_pid : c->qemu_pid;
@@ -564,13 +651,8 @@ static void add_use(const struct claim *c, struct host_use *u)
 		snprintf(fabric->vm, sizeof(fabric->vm), "%s", c->vm);
 	}
 
-	for (size_t i = 0; i < c->n_devices; i++) {
-		struct used_device *d = PUSH_ZEROED(u->devices, u->n_devices);
-
-		d->addr = c->devices[i].addr;
-		d->pid = pid;
-		snprintf(d->vm, sizeof(d->vm), "%s", c->vm);
-	}
+	for (size_t i = 0; i < c->n_devices; i++)
+		add_device(c, i, pid, u);
 	cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
 	cpus->cpus = c->cpus;
 	cpus->pid = pid;
@@ -583,6 +665,22 @@ static void add_use(const struct claim *c, struct host_use *u)
 	}
 }
 
+/* A claim whose VM is gone. One that cannot be undone must not keep others from starting. */
+static void reconcile(const struct sysfs *s, struct claim *c, struct host_use *u)
+{
+	struct err e = { 0 };
+	int r = -EAGAIN;
+
+	if (time(NULL) - c->recover_failed >= RECOVER_RETRY_S || time(NULL) < c->recover_failed) {
+		log_notice("%s: its launcher is gone; giving its devices back", c->vm);
+		r = claim_recover(s, c, &e);
+		if (r < 0)
+			log_warning("%s", e.msg);
+	}
+	if (r < 0)
+		add_stuck(s, c, u);
+}
+
 static int collect_one(const struct sysfs *s, const char *dir, const char *except, struct host_use *u, struct err *e)
 {
 	struct claim c = { 0 };
@@ -592,14 +690,13 @@ static int collect_one(const struct sysfs *s, const char *dir, const char *excep
 		return 0;
 	if (r < 0)
 		return r;
-	if (claim_launcher_alive(&c) || claim_qemu_alive(&c)) {
+	if (claim_alive(&c)) {
 		if (!except || strcmp(c.vm, except) != 0)
 			add_use(&c, u);
 		/* The excepted one's, too: a tap that is there and in use may be its own. */
 		add_taps(&c, u);
 	} else if (s) {
-		log_notice("%s: its launcher is gone; giving its devices back", c.vm);
-		r = claim_recover(s, &c, e);
+		reconcile(s, &c, u);
 	}
 	claim_clear(&c);
 	return r;

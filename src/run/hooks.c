@@ -31,6 +31,7 @@ static int run_hook(const struct launch *l, const char *name, const char *progra
 	/* So that `gpuvm` in a hook finds the same VMs. */
 	strv_pushf(&env, "GPUVM_RUNDIR=%s", claim_rundir());
 	strv_pushf(&env, "GPUVM_STATEDIR=%s", launch_state_dir());
+	strv_pushf(&env, "GPUVM_CONFDIR=%s", launch_config_dir());
 	strv_pushf(&env, "GPUVM_DEFINITION=%s", l->claim.definition ? l->claim.definition : "");
 	strv_pushf(&env, "GPUVM_DEVICES=%s", devices);
 	if (l->child.pid > 0)
@@ -40,7 +41,7 @@ static int run_hook(const struct launch *l, const char *name, const char *progra
 		strv_pushf(&env, "GPUVM_REASON=%s", l->reason);
 	}
 	log_info("%s: hook %s: %s", l->plan.vm, name, program);
-	r = hook_run(program, &env, l->vm.hook_timeout_ms, e);
+	r = hook_run(program, &env, l->plan.hooks.timeout_ms, e);
 	strv_clear(&env);
 	return r < 0 ? err_wrap(e, "hook %s", name) : 0;
 }
@@ -49,14 +50,14 @@ int hooks_pre_bind(struct launch *l, struct err *e)
 {
 	/* From here on its counterpart runs, whatever happens. */
 	l->hooked = true;
-	return l->vm.hook_pre_bind ? run_hook(l, "pre-bind", l->vm.hook_pre_bind, NULL, e) : 0;
+	return l->plan.hooks.pre_bind ? run_hook(l, "pre-bind", l->plan.hooks.pre_bind, NULL, e) : 0;
 }
 
 void hooks_post_start(struct launch *l)
 {
 	struct err e = { 0 };
 
-	if (l->vm.hook_post_start && run_hook(l, "post-start", l->vm.hook_post_start, NULL, &e) < 0) {
+	if (l->plan.hooks.post_start && run_hook(l, "post-start", l->plan.hooks.post_start, NULL, &e) < 0) {
 		log_warning("%s: %s", l->plan.vm, e.msg);
 		launch_note(l, "hook failed", e.msg);
 	}
@@ -70,7 +71,7 @@ int hooks_post_stop(struct launch *l, int exit_code, struct err *e)
 	if (!l->hooked)
 		return 0;
 	l->hooked = false;
-	if (l->vm.hook_post_stop && run_hook(l, "post-stop", l->vm.hook_post_stop, &exit_code, &why) < 0) {
+	if (l->plan.hooks.post_stop && run_hook(l, "post-stop", l->plan.hooks.post_stop, &exit_code, &why) < 0) {
 		log_warning("%s: %s", l->plan.vm, why.msg);
 		launch_note(l, "hook failed", why.msg);
 	}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <signal.h>
 #include <string.h>
@@ -9,11 +10,14 @@
 #include <sys/wait.h>
 
 #include "gpuvm/affinity.h"
+#include "gpuvm/bad.h"
 #include "gpuvm/capture.h"
+#include "gpuvm/holders.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "gpuvm/nccl.h"
 #include "gpuvm/probe.h"
+#include "gpuvm/reset.h"
 #include "gpuvm/seed.h"
 #include "gpuvm/verify.h"
 
@@ -39,11 +43,14 @@ static void close_fd(int *fd)
 void launch_clear(struct launch *l)
 {
 	qmp_close(&l->qmp);
+	launch_forget_pins(l);
 	launch_close_fds(l);
 	close_fd(&l->listen_fd);
 	close_fd(&l->log_fd);
 	close_fd(&l->lock_fd);
 	close_fd(&l->signal_fd);
+	if (l->busy_fd)
+		close_fd(&l->busy_fd);
 	plan_clear(&l->plan);
 	claim_clear(&l->claim);
 	host_use_clear(&l->use);
@@ -63,7 +70,21 @@ const char *launch_state_dir(void)
 	return dir && *dir ? dir : "/var/lib/gpuvm";
 }
 
-/* A VM that runs already: the one problem that needs no planning. */
+const char *launch_config_dir(void)
+{
+	const char *dir = getenv("GPUVM_CONFDIR");
+
+	return dir && *dir ? dir : "/etc/gpuvm";
+}
+
+static bool same_file(const char *a, const char *b)
+{
+	AUTO_FREE char *real_a = a ? realpath(a, NULL) : NULL, *real_b = b ? realpath(b, NULL) : NULL;
+
+	return real_a && real_b && strcmp(real_a, real_b) == 0;
+}
+
+/* A VM that runs already: the one problem that needs no planning. One of this definition whose launcher has died is taken over. */
 static int check_not_running(struct launch *l, const char *dir, struct problems *ps, struct err *e)
 {
 	struct claim c = { 0 };
@@ -76,13 +97,43 @@ static int check_not_running(struct launch *l, const char *dir, struct problems 
 	if (claim_launcher_alive(&c) && c.launcher_pid == getpid())
 		p = NULL;
 	else if (claim_launcher_alive(&c))
-		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already: its launcher has pid %d", l->vm.name, c.launcher_pid);
-	else if (claim_qemu_alive(&c))
-		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already, without its launcher: QEMU has pid %d", l->vm.name, c.qemu_pid);
+		p = problems_add(ps, PROBLEM_BUSY, "vm-running", "VM '%s' is running already: its launcher has pid %d", c.vm, c.launcher_pid);
+	else if (claim_alive(&c) && same_file(c.definition, l->opt->definition))
+		r = adopt_claim(l, &c, e);
+	else if (claim_alive(&c))
+		p = problems_add(ps, PROBLEM_BUSY, "vm-running",
+				 "VM '%s' is running already, without its launcher and from another definition, '%s': QEMU has pid %d", c.vm,
+				 c.definition ? c.definition : "?", c.qemu_pid);
 	if (p)
-		problem_hint(p, "`gpuvm status %s` shows it, `gpuvm stop %s` ends it", l->vm.name, l->vm.name);
+		problem_hint(p, "`gpuvm status %s` shows it, `gpuvm stop %s` ends it", c.vm, c.vm);
 	claim_clear(&c);
-	return p ? -EINVAL : 0;
+	return p ? -EINVAL : r;
+}
+
+/* A definition that is wrong by now is no reason to leave its VM alone: the claims tell which one it is. */
+static int adopt_despite(struct launch *l, const struct problems *ps, struct err *e)
+{
+	struct strv names = { 0 };
+	int r = 0;
+
+	l->lock_fd = claim_lock(e);
+	if (l->lock_fd < 0)
+		return l->lock_fd;
+	if (claim_list(&names, e) < 0)
+		return -EIO;
+	for (size_t i = 0; i < names.n && !l->adopted && r == 0; i++) {
+		AUTO_FREE char *dir = claim_vm_dir(names.v[i]);
+		struct claim c = { 0 };
+
+		if (claim_read(dir, &c, e) == 0 && !claim_launcher_alive(&c) && claim_alive(&c) && same_file(c.definition, l->opt->definition))
+			r = adopt_claim(l, &c, e);
+		claim_clear(&c);
+	}
+	strv_clear(&names);
+	close_fd(&l->lock_fd);
+	for (size_t i = 0; i < ps->n && l->adopted; i++)
+		log_warning("%s: the definition is wrong by now: %s", l->plan.vm, ps->v[i].message);
+	return r;
 }
 
 static int probe_binary(struct launch *l, struct problems *ps)
@@ -111,7 +162,7 @@ static void check_seed_files(struct launch *l, struct problems *ps)
 	} files[] = { { "user-data", l->vm.user_data }, { "meta-data", l->vm.meta_data }, { "network-config", l->vm.network_config } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		int r = files[i].path ? seed_check_file(files[i].path) : 0;
+		int r = files[i].path && !strv_contains(&l->opt->promised, files[i].path) ? seed_check_file(files[i].path) : 0;
 
 		if (r < 0)
 			config_problem(ps, &l->vm, section, files[i].key, "file-missing", "[cloud-init] %s: '%s': %s", files[i].key, files[i].path,
@@ -151,7 +202,7 @@ static void check_files(struct launch *l, struct problems *ps)
 		const struct disk_config *d = &l->vm.disks[i];
 		AUTO_FREE char *section = xasprintf("disk %s", d->name);
 
-		if (access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0)
+		if (!strv_contains(&l->opt->promised, d->file) && access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0)
 			config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind =
 				PROBLEM_HOST;
 	}
@@ -184,7 +235,7 @@ static int make_plan(struct launch *l, struct problems *ps)
 	AUTO_FREE char *seed_tool = seed_find_tool(), *swtpm = spawn_find_program("swtpm");
 	struct plan_request req = { .vm = &l->vm,
 				    .host = &l->host,
-				    .use = is_foreign(l) ? NULL : &l->use,
+				    .use = is_foreign(l) || l->opt->ignore_use ? NULL : &l->use,
 				    .fabric = &l->fabric,
 				    .qemu = &l->qemu,
 				    .rundir = dir,
@@ -225,22 +276,62 @@ static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 	return r;
 }
 
+/* The huge pages that VMs have now are free ones once they have ended. */
+static void add_freed_pages(struct launch *l)
+{
+	for (size_t i = 0; i < l->use.n_memory; i++) {
+		const struct used_memory *m = &l->use.memory[i];
+		int node = m->allocated ? topology_find_node(&l->host, m->host_node) : -1;
+		struct host_node *h = node < 0 ? NULL : &l->host.nodes[node];
+
+		for (size_t k = 0; h && k < h->n_pools; k++)
+			if (h->pools[k].page_bytes == m->page_bytes)
+				h->pools[k].free += m->bytes / m->page_bytes;
+	}
+}
+
 int launch_look(struct launch *l, struct problems *ps, struct err *e)
 {
 	int r = is_foreign(l) ? 0 : claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
 
 	if (r == 0)
 		r = read_machine(l, ps, e);
+	if (r == 0 && l->opt->ignore_use)
+		add_freed_pages(l);
+	if (r == 0 && !is_foreign(l))
+		r = bad_apply(launch_state_dir(), l->opt->dry_run, &l->host, e);
 	if (r == 0 && runs_foreign(l))
 		r = probe_host("", &l->here, e);
 	return r < 0 ? r : probe_binary(l, ps);
 }
 
+/* What the last run holds still would be forgotten with its claim. */
+static int check_undone(const struct launch *l, const char *dir, struct problems *ps, struct err *e)
+{
+	struct claim c = { 0 };
+	int r = claim_read(dir, &c, e);
+	bool other = r == 0 && c.launcher_pid != getpid();
+
+	if (other)
+		problem_hint(problems_add(ps, PROBLEM_BUSY, "recover-failed", "the last run of VM '%s' could not be undone: %s", l->vm.name, c.reason),
+			     "cure what it says, then `gpuvm recover %s`", l->vm.name);
+	claim_clear(&c);
+	return other ? -EINVAL : r == -ENOENT ? 0 : r;
+}
+
 int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 {
-	int r = config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
+	const char *text = l->opt->text;
+	int r = text ? config_parse(NULL, text, strlen(text), &l->opt->sets, &l->vm, ps) : config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
 	AUTO_FREE char *dir = NULL;
 
+	if (r < 0 && !l->opt->dry_run) {
+		int adopted = adopt_despite(l, ps, e);
+
+		if (l->adopted)
+			problems_clear(ps);
+		return adopted < 0 || l->adopted ? adopted : r;
+	}
 	if (r < 0)
 		return r;
 	dir = claim_vm_dir(l->vm.name);
@@ -251,10 +342,14 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		if (l->lock_fd < 0)
 			return l->lock_fd;
 		r = check_not_running(l, dir, ps, e);
-		if (r < 0)
+		if (l->adopted)
+			close_fd(&l->lock_fd);
+		if (r < 0 || l->adopted)
 			return r;
 	}
 	r = launch_look(l, ps, e);
+	if (r == 0 && !l->opt->dry_run)
+		r = check_undone(l, dir, ps, e);
 	if (r < 0)
 		return r;
 	/* A dry run of another machine's VM names that machine's files; one that runs here needs them here. */
@@ -341,6 +436,17 @@ static int run_vfio(struct launch *l, struct err *e)
 	return l->claim.n_devices ? bind_load_vfio(&l->sys, e) : 0;
 }
 
+/* What a worker of an earlier life may still be doing to them must have ended. */
+static int take_devices(struct launch *l, bool create, struct err *e)
+{
+	int fd = l->busy_fd ? l->busy_fd : claim_busy(l->plan.rundir, create, BUSY_TIMEOUT_MS, e);
+
+	if (fd < 0)
+		return fd;
+	l->busy_fd = l->sys.busy_fd = fd;
+	return 0;
+}
+
 static int run_bind(struct launch *l, struct err *e)
 {
 	AUTO_FREE struct bind_op *ops = claim_bind_ops(&l->claim);
@@ -348,6 +454,9 @@ static int run_bind(struct launch *l, struct err *e)
 
 	if (!l->claim.n_devices)
 		return 0;
+	r = take_devices(l, true, e);
+	if (r < 0)
+		return r;
 	l->claim.bound = true;
 	r = claim_write(&l->claim, e);
 	if (r == 0)
@@ -355,6 +464,98 @@ static int run_bind(struct launch *l, struct err *e)
 	if (r == 0)
 		r = bind_check_groups(&l->sys, ops, l->claim.n_devices, e);
 	return r;
+}
+
+/* --- who has the devices, and do they answer -------------------------------------------------------------- */
+
+static bool is_forced(const struct launch *l, const struct claim_device *d)
+{
+	for (size_t i = 0; i < l->plan.n_devices; i++)
+		if (pci_addr_cmp(&l->plan.devices[i].addr, &d->addr) == 0)
+			return l->plan.devices[i].options && l->plan.devices[i].options->force;
+	return false;
+}
+
+static void on_holders(void *ctx, const struct holder *v, size_t n, uint64_t waited_ms)
+{
+	const struct launch *l = ctx;
+	AUTO_FREE char *text = holders_text(v, n);
+
+	if (waited_ms == 0)
+		log_notice("%s: waiting until it is free: %s", l->plan.vm, text);
+	log_progress("waiting for %zu processes, %" PRIu64 " s", n, waited_ms / 1000);
+}
+
+/* The kernel would wait for ever for those who have a device open, or take it from under them. */
+static int run_holders(struct launch *l, struct err *e)
+{
+	AUTO_FREE struct pci_addr *v = xcalloc(l->claim.n_devices + 1, sizeof(*v));
+	const struct holders_wait wait = {
+		.timeout_ms = (unsigned int)l->plan.busy_timeout_ms, .cancel_fd = l->signal_fd, .progress = on_holders, .ctx = l
+	};
+	struct holder *left = NULL;
+	size_t n = 0, n_left = 0;
+	int r;
+
+	/* What its owner has said to take all the same is not asked for. */
+	for (size_t i = 0; i < l->claim.n_devices; i++)
+		if (!is_forced(l, &l->claim.devices[i]))
+			v[n++] = l->claim.devices[i].addr;
+	if (!n)
+		return 0;
+	r = holders_wait(&l->sys, v, n, &wait, &left, &n_left, e);
+	log_progress_end();
+	holders_free(left, n_left);
+	if (r == 1)
+		log_warning("%s: who uses the devices is not known for all: %s", l->plan.vm, e->msg);
+	return r < 0 ? r : 0;
+}
+
+int launch_reset(const struct sysfs *s, const struct claim *c, struct err *e)
+{
+	AUTO_FREE struct reset_result *res = xcalloc(c->n_devices + 1, sizeof(*res));
+	AUTO_FREE struct pci_addr *v = xcalloc(c->n_devices + 1, sizeof(*v));
+	int bad = 0, r;
+	size_t n = 0;
+
+	/* Those that were not taken yet, or are back, are the host's. */
+	for (size_t i = 0; i < c->n_devices; i++) {
+		AUTO_FREE char *driver = bind_current_driver(s, &c->devices[i].addr);
+
+		if (driver && strcmp(driver, c->devices[i].to) == 0)
+			v[n++] = c->devices[i].addr;
+	}
+	r = reset_devices(s, v, n, res, e);
+	for (size_t i = 0; i < n; i++) {
+		struct err why = { 0 };
+		char bdf[PCI_ADDR_STR];
+
+		log_info("%s: reset %s (%s): %s", c->vm, pci_addr_format(&v[i], bdf), res[i].method, reset_outcome_word(res[i].outcome));
+		if (!reset_is_bad(res[i].outcome)) {
+			if (res[i].err.code)
+				log_warning("%s: %s", c->vm, res[i].err.msg);
+			continue;
+		}
+		bad++;
+		if (bad_mark(launch_state_dir(), s, &v[i], res[i].err.msg, c->vm, "reset", &why) < 0)
+			log_error("%s: %s", c->vm, why.msg);
+	}
+	return bad ? r : 0;
+}
+
+/* QEMU resets them once more, but starts with a dead one, too. */
+static int run_reset(struct launch *l, struct err *e)
+{
+	return l->claim.n_devices ? launch_reset(&l->sys, &l->claim, e) : 0;
+}
+
+/* What the guest has left in them stays with nobody; a dead one is marked, and no reason to keep the others. */
+static int undo_reset(struct launch *l, int exit_code, struct err *e)
+{
+	(void)exit_code;
+	if (l->claim.bound && launch_reset(&l->sys, &l->claim, e) < 0)
+		log_error("%s: %s", l->plan.vm, e->msg);
+	return 0;
 }
 
 static int undo_bind(struct launch *l, int exit_code, struct err *e)
@@ -365,6 +566,9 @@ static int undo_bind(struct launch *l, int exit_code, struct err *e)
 	(void)exit_code;
 	if (!l->claim.bound)
 		return 0;
+	r = take_devices(l, false, e);
+	if (r < 0)
+		return r;
 	ops = claim_bind_ops(&l->claim);
 	r = bind_restore(&l->sys, ops, l->claim.n_devices, e);
 	if (r == 0)
@@ -500,130 +704,9 @@ static int run_qmp(struct launch *l, struct err *e)
 	return r;
 }
 
-/* --- pin ----------------------------------------------------------------------------------------------------- */
+/* --- run ----------------------------------------------------------------------------------------------------- */
 
-static const struct cpuset *iothread_cpus(const struct plan *p, const char *id)
-{
-	for (size_t i = 0; i < p->n_iothreads; i++)
-		if (strcmp(p->iothreads[i].id, id) == 0)
-			return &p->iothreads[i].host_cpus;
-	return &p->emulator;
-}
-
-/* CPUs of a vCPU: its own one, or all of its node when it is not pinned. */
-static struct cpuset vcpu_cpus(const struct plan *p, const struct plan_vcpu *v)
-{
-	struct cpuset set = { 0 };
-
-	if (v->host_cpu >= 0)
-		cpuset_add(&set, v->host_cpu);
-	else
-		set = p->nodes[v->guest_node].prealloc_cpus;
-	return set;
-}
-
-/* The threads that were given CPUs of their own. */
-struct placed {
-	int *tids;
-	size_t n;
-};
-
-static bool is_placed(const struct placed *p, int tid)
-{
-	for (size_t i = 0; i < p->n; i++)
-		if (p->tids[i] == tid)
-			return true;
-	return false;
-}
-
-static int pin_vcpus(struct launch *l, struct placed *done, struct err *e)
-{
-	AUTO_FREE struct qmp_vcpu *v = NULL;
-	size_t n = 0;
-	int r = qmp_query_vcpus(&l->qmp, &v, &n, e);
-
-	if (r < 0)
-		return r;
-	if (n != l->plan.n_vcpus)
-		return err_set(e, -EPROTO, "QEMU has %zu vCPUs, planned are %zu", n, l->plan.n_vcpus);
-	for (size_t i = 0; i < n; i++) {
-		struct cpuset set = vcpu_cpus(&l->plan, &l->plan.vcpus[i]);
-
-		/* By index, not by position. */
-		if (v[i].index != l->plan.vcpus[i].vcpu)
-			return err_set(e, -EPROTO, "QEMU has no vCPU %d", l->plan.vcpus[i].vcpu);
-		r = affinity_set(v[i].tid, &set, e);
-		if (r < 0)
-			return err_wrap(e, "vCPU %d", v[i].index);
-		*PUSH_ZEROED(done->tids, done->n) = v[i].tid;
-	}
-	return 0;
-}
-
-static int pin_iothreads(struct launch *l, struct placed *done, struct err *e)
-{
-	AUTO_FREE struct qmp_iothread *io = NULL;
-	size_t n = 0;
-	int r = qmp_query_iothreads(&l->qmp, &io, &n, e);
-
-	for (size_t i = 0; i < n && r == 0; i++) {
-		r = affinity_set(io[i].tid, iothread_cpus(&l->plan, io[i].id), e);
-		if (r < 0)
-			err_wrap(e, "I/O thread %s", io[i].id);
-		*PUSH_ZEROED(done->tids, done->n) = io[i].tid;
-	}
-	return r;
-}
-
-static bool has_vhost(const struct plan *p)
-{
-	for (size_t i = 0; i < p->n_taps; i++)
-		if (p->taps[i].vhost)
-			return true;
-	return p->vsock != 0; /* it has a worker of its own */
-}
-
-static int unmoved(const struct launch *l, const struct thread_info *t)
-{
-	log_warning("%s: the kernel thread '%s' may run on the vCPUs' CPUs: only root can move it", l->plan.vm, t->name);
-	return 0;
-}
-
-int launch_pin(struct launch *l, struct err *e)
-{
-	AUTO_FREE struct thread_info *t = NULL;
-	struct placed done = { 0 };
-	size_t n = 0, own;
-	int r;
-
-	if (l->plan.foreign_host)
-		return 0;
-	r = pin_vcpus(l, &done, e);
-	if (r == 0)
-		r = pin_iothreads(l, &done, e);
-	if (r == 0)
-		r = affinity_threads(l->child.pid, &t, &n, e);
-	own = n;
-	if (r == 0 && has_vhost(&l->plan))
-		r = affinity_add_vhost(l->child.pid, &t, &n, e);
-	for (size_t i = 0; i < n && r == 0; i++) {
-		if (is_placed(&done, t[i].tid))
-			continue;
-		r = affinity_set(t[i].tid, &l->plan.emulator, e);
-		/* Worker threads come and go; those of the kernel are root's to move. */
-		if (r == -ESRCH)
-			r = 0;
-		else if (r == -EPERM && i >= own)
-			r = unmoved(l, &t[i]);
-		else if (r < 0)
-			err_wrap(e, "move thread '%s' to the CPUs kept for the host", t[i].name);
-	}
-	free(done.tids);
-	return r;
-}
-
-/* Before the guest's first instruction: is every thread and every page where the plan says? */
-static int run_verify(struct launch *l, struct err *e)
+int launch_check(struct launch *l, struct err *e)
 {
 	struct verify_report rep = { 0 };
 	int r;
@@ -663,10 +746,10 @@ struct stage {
 };
 
 static const struct stage stages[] = {
-	{ "claim", run_claim, undo_claim }, { "pre-bind hook", hooks_pre_bind, hooks_post_stop }, { "load vfio", run_vfio, NULL }, { "bind", run_bind, undo_bind },
-	{ "prepare", launch_prepare, launch_unprepare },
+	{ "claim", run_claim, undo_claim }, { "pre-bind hook", hooks_pre_bind, hooks_post_stop }, { "free devices", run_holders, NULL }, { "load vfio", run_vfio, NULL },
+	{ "bind", run_bind, undo_bind }, { "reset", run_reset, undo_reset }, { "prepare", launch_prepare, launch_unprepare },
 	{ "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
-	{ "verify", run_verify, NULL }, { "run", run_cont, NULL },
+	{ "verify", launch_check, NULL }, { "run", run_cont, NULL },
 };
 
 int launch_undo(struct launch *l, int exit_code)
@@ -676,7 +759,10 @@ int launch_undo(struct launch *l, int exit_code)
 	for (size_t i = ARRAY_SIZE(stages); i-- > 0;) {
 		struct err e = { 0 };
 
-		if (!stages[i].undo || stages[i].undo(l, exit_code, &e) == 0)
+		if (!stages[i].undo)
+			continue;
+		log_info("%s: undo %s", l->plan.vm, stages[i].name);
+		if (stages[i].undo(l, exit_code, &e) == 0)
 			continue;
 		log_error("undo '%s': %s", stages[i].name, e.msg);
 		bad++;
@@ -702,13 +788,17 @@ static int block_signals(struct launch *l, struct err *e)
 	return l->signal_fd < 0 ? err_sys(e, -errno, "signalfd") : 0;
 }
 
-int launch_start(struct launch *l, struct err *e)
+int launch_exit_code(const struct err *e)
 {
-	int r = block_signals(l, e);
+	return e->word && strcmp(e->word, "device-busy") == 0 ? LAUNCH_IN_USE : LAUNCH_FAILED;
+}
 
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
+/* Run the stages from @first on; if one fails, all is undone. */
+static int run_stages(struct launch *l, size_t first, struct err *e)
+{
+	int r;
+
+	for (size_t i = first; i < ARRAY_SIZE(stages); i++) {
 		log_info("%s: %s", l->plan.vm, stages[i].name);
 		r = stages[i].run(l, e);
 		if (r == 0)
@@ -717,11 +807,40 @@ int launch_start(struct launch *l, struct err *e)
 		snprintf(l->reason, sizeof(l->reason), "start failed: %.200s", e->msg);
 		l->failed = true;
 		launch_note(l, "start failed", e->msg);
-		launch_undo(l, 1);
+		launch_undo(l, launch_exit_code(e));
 		return r;
 	}
 	hooks_post_start(l);
-	if (l->opt->ready)
-		l->opt->ready(l->opt->ready_ctx);
 	return 0;
+}
+
+/* The first stage after QEMU has answered. */
+static size_t stage_after_connect(void)
+{
+	size_t i = 0;
+
+	while (stages[i].run != run_qmp)
+		i++;
+	return i + 1;
+}
+
+/* A guest that runs is left alone whatever fails here; one that has not run yet is started on from where its launcher died. */
+static int run_adoption(struct launch *l, struct err *e)
+{
+	int r = adopt_connect(l, e);
+
+	if (r < 0)
+		return err_wrap(e, "take over '%s'", l->plan.vm);
+	return l->state == LIFE_STARTING ? run_stages(l, stage_after_connect(), e) : adopt_running(l, e);
+}
+
+int launch_start(struct launch *l, struct err *e)
+{
+	int r = block_signals(l, e);
+
+	if (r == 0)
+		r = l->adopted ? run_adoption(l, e) : run_stages(l, 0, e);
+	if (r == 0 && l->opt->ready)
+		l->opt->ready(l->opt->ready_ctx);
+	return r;
 }

@@ -137,5 +137,12 @@ int launch_unprepare(struct launch *l, int exit_code, struct err *e)
 	(void)exit_code;
 	launch_close_fds(l);
 	tpm_stop(&l->tpm);
-	return l->plan.seed.image ? seed_remove(l->plan.rundir, e) : 0;
+	/* One that another launcher has started is no child of ours. */
+	if (l->adopted) {
+		int r = claim_stop_helpers(&l->claim, e);
+
+		if (r < 0)
+			return r;
+	}
+	return l->plan.seed.image || l->adopted ? seed_remove(l->plan.rundir, e) : 0;
 }

@@ -16,7 +16,7 @@
 
 bool launch_restarts(const struct launch *l, int code)
 {
-	return code == LAUNCH_ABNORMAL && l->vm.on_crash == CRASH_RESTART && !l->asked_to_stop;
+	return code == LAUNCH_ABNORMAL && l->plan.on_crash == CRASH_RESTART && !l->asked_to_stop;
 }
 
 /* Between the end of the last run and now, somebody else may have started the VM; and where not all was given back, the claim is

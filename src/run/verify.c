@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "gpuvm/affinity.h"
+#include "gpuvm/irq.h"
 #include "gpuvm/verify.h"
 
 #define QMP_TIMEOUT_MS 30000
@@ -198,9 +199,48 @@ int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct veri
 
 /* --- devices ------------------------------------------------------------------------------------------------ */
 
+/* One row for all interrupts of a device; none where the guest has not turned them on, or where they may go anywhere. */
+static void irq_row(const struct plan_device *d, const struct sysfs *s, const struct irq *v, size_t n, struct verify_report *rep)
+{
+	AUTO_FREE char *want = cpuset_format(&d->irq_cpus), *wrong = NULL;
+	int there = 0, elsewhere = 0;
+
+	for (size_t i = 0; i < n && *want; i++) {
+		struct cpuset now = { 0 };
+		struct err gone;
+
+		if (pci_addr_cmp(&v[i].dev, &d->addr) != 0 || irq_cpus(s, v[i].nr, &now, &gone) < 0)
+			continue;
+		if (cpuset_subset(&now, &d->irq_cpus)) {
+			there++;
+		} else if (!elsewhere++) {
+			AUTO_FREE char *list = cpuset_format(&now);
+
+			wrong = xasprintf("interrupt %d on CPUs %s", v[i].nr, list);
+		}
+	}
+	if (there || elsewhere)
+		row_add(rep, !elsewhere, xasprintf("interrupts of %s", d->id), xasprintf("CPUs %s", want),
+			elsewhere ? xasprintf("%d there, %d not: %s", there, elsewhere, wrong) : xasprintf("all %d there", there));
+}
+
+static int verify_interrupts(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e)
+{
+	AUTO_FREE struct irq *v = NULL;
+	bool any = false;
+	size_t n = 0;
+	int r;
+
+	for (size_t i = 0; i < p->n_devices; i++)
+		any = any || !cpuset_empty(&p->devices[i].irq_cpus);
+	r = any ? irq_list(s, &v, &n, e) : 0;
+	for (size_t i = 0; i < p->n_devices && r == 0; i++)
+		irq_row(&p->devices[i], s, v, n, rep);
+	return r;
+}
+
 int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e)
 {
-	(void)e;
 	for (size_t i = 0; i < p->n_devices && !p->fake_devices; i++) {
 		const struct plan_device *d = &p->devices[i];
 		char bdf[PCI_ADDR_STR];
@@ -212,7 +252,7 @@ int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_re
 		row_add(rep, driver && strncmp(driver, "vfio", 4) == 0 && group && strcmp(group, want_group) == 0, xasprintf("%s %s", d->id, bdf),
 			xasprintf("vfio-pci, group %d", d->iommu_group), xasprintf("%s, group %s", driver ? driver : "no driver", group ? group : "none"));
 	}
-	return 0;
+	return p->fake_devices ? 0 : verify_interrupts(p, s, rep, e);
 }
 
 /* --- the guest's PCI tree --------------------------------------------------------------------------------------- */

@@ -32,6 +32,7 @@ static inline struct place place_new(void)
 	setenv("R", p.root, 1);
 	setenv("GPUVM_RUNDIR", p.root, 1);
 	setenv("GPUVM_STATEDIR", p.root, 1);
+	setenv("GPUVM_CONFDIR", strcat(strcpy((char[96]){ 0 }, p.root), "/conf"), 1);
 	/* A leak in a program is found by its own sanitizer; QEMU is not ours to check. */
 	return p;
 }

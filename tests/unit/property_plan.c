@@ -62,6 +62,7 @@ static void check_device(const struct trial *t, const struct plan *p, size_t i)
 	CHECK(t, pci_addr_cmp(&f->addr, &d->addr) == 0, "%s has another address", d->id);
 	CHECK(t, f->role != ROLE_BRIDGE, "%s is a bridge", d->id);
 	CHECK(t, !f->host_use || force, "%s is used by the host", d->id);
+	CHECK(t, !f->bad, "%s is bad: %s", d->id, f->bad);
 	CHECK(t, !f->sriov_vfs, "%s has virtual functions switched on", d->id);
 	CHECK(t, !property_device_user(t, &d->addr), "%s is held by %s", d->id, property_device_user(t, &d->addr));
 	CHECK(t, t->host.iommu_groups && t->host.vfio, "%s is passed without IOMMU or vfio", d->id);
@@ -148,7 +149,7 @@ static bool owned(const struct trial *t, const struct plan *p, int func)
 
 static bool available(const struct trial *t, const struct pci_func *f)
 {
-	return !f->host_use && !f->sriov_vfs && !f->is_vf && !property_device_user(t, &f->addr);
+	return !f->bad && !f->host_use && !f->sriov_vfs && !f->is_vf && !property_device_user(t, &f->addr);
 }
 
 static void check_peers(const struct trial *t, const struct plan *p, enum pci_role role, int want)

@@ -65,7 +65,7 @@ static int count_gpus(const struct refusal *r, bool free)
 	for (int g = 0; g < topology_n_gpus(&t->host); g++) {
 		const struct pci_func *f = &t->host.funcs[topology_find_gpu(&t->host, g)];
 
-		n += (t->vm.socket < 0 || f->socket == t->vm.socket) && !f->host_use && !f->sriov_vfs &&
+		n += (t->vm.socket < 0 || f->socket == t->vm.socket) && !f->host_use && !f->sriov_vfs && !f->bad &&
 		     !property_is_explicit(t, &f->addr) && !(free && property_device_user(t, &f->addr));
 	}
 	return n;
@@ -106,7 +106,7 @@ static int count_peers(const struct refusal *r, enum pci_role role, bool free)
 	for (size_t i = 0; i < t->host.n_funcs; i++) {
 		const struct pci_func *f = &t->host.funcs[i];
 
-		n += f->role == role && !f->is_vf && !f->host_use && !f->sriov_vfs &&
+		n += f->role == role && !f->is_vf && !f->host_use && !f->sriov_vfs && !f->bad &&
 		     !property_is_explicit(t, &f->addr) && (t->vm.socket < 0 || f->socket == t->vm.socket) &&
 		     !(free && property_device_user(t, &f->addr));
 	}
@@ -160,6 +160,12 @@ static void device_host_use(const struct refusal *r)
 	for (size_t i = 0; i < r->t->vm.n_devices; i++)
 		CHECK(r->t, pci_addr_cmp(&r->t->vm.devices[i].pci, &named(r)->addr) || !r->t->vm.devices[i].force,
 		      "force = on is ignored");
+}
+
+static void device_bad(const struct refusal *r)
+{
+	CHECK(r->t, named(r)->bad && strstr(r->p->message, named(r)->bad), "nothing is known against it");
+	CHECK(r->t, r->p->hint && strstr(r->p->hint, named(r)->dead ? "kernel log" : "doctor --clear"), "what to do is not said: %s", r->p->hint);
 }
 
 static void sriov_active(const struct refusal *r)
@@ -570,6 +576,7 @@ static const struct {
 	{ "device-missing", PROBLEM_HOST, device_missing },
 	{ "device-is-bridge", PROBLEM_HOST, device_is_bridge },
 	{ "device-host-use", PROBLEM_HOST, device_host_use },
+	{ "device-bad", PROBLEM_HOST, device_bad },
 	{ "sriov-active", PROBLEM_HOST, sriov_active },
 	{ "group-not-viable", PROBLEM_HOST, group_not_viable },
 	{ "iommu-off", PROBLEM_HOST, iommu_off },

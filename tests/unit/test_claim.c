@@ -408,8 +408,106 @@ Test(claim, one_that_lives_is_not_recovered)
 	c.qemu_pid = c.launcher_pid;
 	c.qemu_start = c.launcher_start;
 	c.launcher_pid = dead_pid(&c.launcher_start);
+	c.on_launcher_death = DEATH_KEEP;
 	cr_assert(claim_recover(&k.sys, &c, &e) == -EBUSY, "QEMU lives on");
 	cr_assert(atomic_load(&k.sh->writes) == 0);
+	claim_clear(&c);
+	fake_kernel_free(&k);
+	mkhost_remove(STEAL_PTR(dir));
+}
+
+/* on-launcher-death = stop: nobody else will end it. */
+Test(claim, a_qemu_that_was_to_end_is_ended, .timeout = 30)
+{
+	AUTO_FREE char *dir = rundir();
+	struct fake_kernel k = { 0 };
+	struct claim c;
+	struct err e = { 0 };
+	int status;
+
+	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	k.sys.serial = true;
+	make_stale(&c, "a", &k);
+	c.qemu_pid = fork();
+	if (c.qemu_pid == 0)
+		for (;;)
+			pause();
+	c.qemu_start = process_start_time(c.qemu_pid);
+	cr_assert(claim_qemu_alive(&c) && !claim_alive(&c));
+	cr_assert(claim_recover(&k.sys, &c, &e) == 0, "%s", e.msg);
+	cr_assert(waitpid(c.qemu_pid, &status, 0) == c.qemu_pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_driver(&k, "nvidia");
+	claim_clear(&c);
+	fake_kernel_free(&k);
+	mkhost_remove(STEAL_PTR(dir));
+}
+
+/* A device that does not come back is refused to others; all else is not. */
+Test(claim, one_that_cannot_be_undone_holds_its_devices)
+{
+	AUTO_FREE char *dir = rundir();
+	struct fake_kernel k = { 0 };
+	struct host_use use = { 0 };
+	struct claim c, back = { 0 };
+	struct err e = { 0 };
+	unsigned int writes;
+
+	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	k.sys.serial = true;
+	make_stale(&c, "stuck", &k);
+	k.refuse_driver = "nvidia";
+	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0, "%s", e.msg);
+	cr_assert(use.n_devices == 1 && use.devices[0].pid == 0 && same(use.devices[0].vm, "stuck") && !use.n_cpus && !use.n_memory);
+	host_use_clear(&use);
+	cr_assert(claim_read(c.rundir, &back, &e) == 0 && back.recover_failed && strstr(back.reason, "0000:17:00.0") && same(back.state, "failed"));
+
+	/* Not again for a while, since a hung driver costs a minute. */
+	writes = atomic_load(&k.sh->writes);
+	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0 && use.n_devices == 1);
+	cr_assert(atomic_load(&k.sh->writes) == writes);
+	host_use_clear(&use);
+	/* but then */
+	back.recover_failed -= RECOVER_RETRY_S;
+	write_ok(&back);
+	k.refuse_driver = NULL;
+	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0 && use.n_devices == 0);
+	assert_driver(&k, "nvidia");
+	claim_clear(&back);
+	cr_assert(claim_read(c.rundir, &back, &e) == -ENOENT);
+	host_use_clear(&use);
+	claim_clear(&c);
+	fake_kernel_free(&k);
+	mkhost_remove(STEAL_PTR(dir));
+}
+
+/* Its launcher and its worker were killed, but the worker is still in the kernel: what it does there comes later than what is read now. */
+Test(claim, not_while_a_worker_is_in_the_kernel, .timeout = 30)
+{
+	AUTO_FREE char *dir = rundir();
+	struct fake_kernel k = { 0 };
+	struct claim c;
+	struct err e = { 0 };
+	unsigned int writes;
+	int fd;
+	pid_t pid;
+
+	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	k.sys.serial = true;
+	make_stale(&c, "a", &k);
+	fd = claim_busy(c.rundir, true, 0, &e);
+	cr_assert(fd > 0, "%s", e.msg);
+	pid = fork();
+	if (pid == 0)
+		for (;;)
+			pause();
+	close(fd);
+	writes = atomic_load(&k.sh->writes);
+	cr_assert(claim_recover(&k.sys, &c, &e) == -EBUSY && strstr(e.msg, "still waits in the kernel"), "%s", e.msg);
+	cr_assert(atomic_load(&k.sh->writes) == writes);
+	kill(pid, SIGKILL);
+	cr_assert(waitpid(pid, NULL, 0) == pid);
+	cr_assert(claim_recover(&k.sys, &c, &e) == 0, "%s", e.msg);
+	assert_driver(&k, "nvidia");
 	claim_clear(&c);
 	fake_kernel_free(&k);
 	mkhost_remove(STEAL_PTR(dir));

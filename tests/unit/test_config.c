@@ -425,7 +425,7 @@ Test(config, every_default)
 	cr_expect(vm.memory_bytes == 0 && vm.hugepage_bytes == CONF_AUTO && vm.prealloc == PREALLOC_AUTO);
 	cr_expect(vm.mem_reserve_bytes == CONF_AUTO);
 	cr_expect(vm.pcie == PCIE_MIRROR && vm.mmio64_bytes == 0);
-	cr_expect(vm.serial == SERIAL_SOCKET && vm.stop_timeout_ms == 90000 && vm.ready_timeout_ms == 0);
+	cr_expect(vm.serial == SERIAL_SOCKET && vm.stop_timeout_ms == 90000 && vm.ready_timeout_ms == 0 && vm.busy_timeout_ms == 60000);
 	cr_expect(vm.on_reboot == REBOOT_RESET && vm.on_launcher_death == DEATH_KEEP && vm.sandbox);
 	cr_expect(!vm.qemu_binary && !vm.qemu_args && vm.qemu_env.n == 0);
 	cr_expect(vm.pmu && !vm.invtsc && !vm.cpu_pm && !vm.mem_lock);
@@ -460,7 +460,7 @@ Test(config, values_of_unnamed_sections)
 		 "[cloud-init]\nuser-data=/u, v\nmeta-data=/m\nnetwork-config=/n\n"
 		 "[pcie]\ntopology=flat\nmmio64=4 TiB\n"
 		 "[console]\nserial=stdio\n"
-		 "[lifecycle]\nstop-timeout=0\nready-timeout=1500ms\non-reboot=stop\non-launcher-death=stop\n"
+		 "[lifecycle]\nstop-timeout=0\nready-timeout=1500ms\nbusy-timeout=0\non-reboot=stop\non-launcher-death=stop\n"
 		 "[security]\nsandbox=no\n"
 		 "[qemu]\nbinary=/q\nargs= -name 'x ; y' # z\nenv=A=1 B='x ; y' C=\n");
 
@@ -480,7 +480,7 @@ Test(config, values_of_unnamed_sections)
 	cr_expect(cpuset_count(&vm.emulator) == 2 && cpuset_has(&vm.emulator, 1) && cpuset_has(&vm.emulator, 2));
 	cr_expect(vm.memory_bytes == UINT64_C(3) << 39 && vm.hugepage_bytes == 2 << 20 && vm.prealloc == PREALLOC_OFF);
 	cr_expect(vm.mem_reserve_bytes == 0 && vm.pcie == PCIE_FLAT && vm.mmio64_bytes == UINT64_C(4) << 40);
-	cr_expect(vm.serial == SERIAL_STDIO && vm.stop_timeout_ms == 0 && vm.ready_timeout_ms == 1500);
+	cr_expect(vm.serial == SERIAL_STDIO && vm.stop_timeout_ms == 0 && vm.ready_timeout_ms == 1500 && vm.busy_timeout_ms == 0);
 	cr_expect(vm.on_reboot == REBOOT_STOP && vm.on_launcher_death == DEATH_STOP && !vm.sandbox);
 	cr_expect(!vm.pmu && vm.invtsc && vm.cpu_pm && vm.mem_lock);
 	cr_expect(!vm.guest_agent && !vm.guest_rng && !vm.guest_panic && vm.guest_tpm && vm.vsock == INT32_MAX);

@@ -109,7 +109,7 @@ static void check_round_trip(const struct plan *p)
 
 	cr_assert(plan_from_json(o, &back, &e) == 0, "%s", e.msg);
 	again = plan_to_json(&back);
-	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes", "fabric" };
+	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes", "fabric", "taps", "vsock", "lifecycle", "hooks" };
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		cr_expect(json_object_equal(json_object_object_get(o, keys[i]), json_object_object_get(again, keys[i])), "%s differs", keys[i]);
 	json_object_put(o);

@@ -193,6 +193,122 @@ Test(life, resume_is_refused_after_a_fault, .timeout = 60)
 	place_end(&p);
 }
 
+/* --- what QEMU's events do ------------------------------------------------------------------------------------------- */
+
+/* The guest's own ports, from a monitor. The firmware has given the power management its place when it reads as 0. */
+#define PORT(rest) "$G qmp demo human-monitor-command command-line='\"" rest "\"'"
+#define POWER_READY UNTIL(PORT("i /h 0x604") " | grep -q 0x0000")
+#define SLEEP	   PORT("o /h 0x604 0x2400") /* ACPI S3: SLP_EN, and the type that QEMU has for it */
+#define SWITCH_OFF PORT("o /h 0x604 0x2000")
+#define STATE_IS(state) UNTIL("$G status demo --json | jq -e '.state == \"" state "\"'")
+#define ENDED(state, code, reason) "$G wait demo >/dev/null; $G status demo --json | jq -e '.state == \"" state "\" and .exit_code == " code " and (.reason | contains(\"" reason "\"))'"
+
+Test(life, a_guest_that_sleeps, .timeout = 120)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d --set vm.accel=tcg --set lifecycle.stop-timeout=1h conf/demo.ini; " POWER_READY "; " SLEEP "; " STATE_IS("paused"));
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.reason | startswith(\"suspended by the guest\")'");
+	EXPECT_SH(&p, 0, "$G resume demo; " STATE_IS("running"));
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.reason == \"\"'");
+	/* A reset wakes it, too: QEMU alone would let it stand still. */
+	EXPECT_SH(&p, 0, POWER_READY "; " SLEEP "; " STATE_IS("paused") "; $G reset demo; " STATE_IS("running") "; $G qmp demo query-status | jq -e '.status == \"running\"'");
+	/* Nor does it hear the power button, for which there would be an hour. */
+	EXPECT_SH(&p, 0, POWER_READY "; " SLEEP "; " STATE_IS("paused") "; $G stop demo");
+	EXPECT_SH(&p, 0, ENDED("stopped", "0", "asked to stop"));
+	place_end(&p);
+}
+
+/* One that was paused stays so, and can be resumed. */
+Test(life, reset_while_paused, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; $G pause demo; " STATE_IS("paused") "; $G reset demo; " UNTIL("$G log demo | grep RESET"));
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"paused\" and .reason == \"a monitor has stopped the guest\"'");
+	EXPECT_SH(&p, 0, "$G resume demo; " STATE_IS("running") "; $G kill demo");
+	place_end(&p);
+}
+
+Test(life, ways_to_end, .timeout = 240)
+{
+	static const struct {
+		const char *how, *state, *code, *reason;
+	} rows[] = {
+		{ POWER_READY "; " SWITCH_OFF, "stopped", "0", "the guest has shut down" },
+		{ "$G qmp demo quit", "stopped", "0", "a monitor has told QEMU to quit" },
+		{ "kill -TERM " QEMU_PID, "stopped", "0", "somebody else has sent QEMU a signal" },
+		{ "kill -SEGV " QEMU_PID, "failed", "6", "killed by signal 11" },
+		{ PORT("o /b 0x505 1"), "failed", "6", "the guest's kernel panicked" },
+		{ "$G reset demo", "stopped", "0", "reset by a monitor" },
+		{ POWER_READY "; " PORT("o /b 0xcf9 6"), "stopped", "0", "the guest rebooted" },
+	};
+	struct place p = place_new();
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		/* jq is given the words in single quotes */
+		AUTO_FREE char *reason = xstrdup(rows[i].reason), *cmd = NULL;
+
+		for (char *q = reason; (q = strchr(q, '\''));)
+			*q = '.';
+		cmd = xasprintf("$L -d --set lifecycle.on-reboot=stop --set guest.panic=off --set 'qemu.args=-device pvpanic' " DEMO "; %s >/dev/null; $G wait demo; "
+				"$G status demo --json | jq -e '.state == \"%s\" and .exit_code == %s and (.reason | test(\"%s\"))'", rows[i].how, rows[i].state,
+				rows[i].code, reason);
+		EXPECT_SH(&p, 0, cmd);
+		/* The reason is a VM's last word in the log, too. */
+		EXPECT_SH(&p, 0, "[ \"$($G log demo --json | jq -rs '.[-1].text')\" = \"$($G status demo --json | jq -r .reason)\" ]");
+	}
+	place_end(&p);
+}
+
+/* The guest's crash kernel is not disturbed. */
+Test(life, crash_kernel, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d --set guest.panic=off --set 'qemu.args=-device pvpanic' " DEMO "; " PORT("o /b 0x505 2") "; " UNTIL("$G log demo | grep GUEST_CRASHLOADED"));
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"running\"' && $G qmp demo query-status | jq -e .running && $G kill demo");
+	place_end(&p);
+}
+
+/* A boot sector that writes itself to sector 60, and then a "!" to the serial port:
+ *   cld; xor ax,ax; mov ds,ax; mov es,ax; mov ax,0x301; mov bx,0x7c00; mov cx,60; mov dx,0x80; int 0x13; jc $;
+ *   mov dx,0x3f8; mov al,'!'; out dx,al; 1: hlt; jmp 1b */
+static void make_writer(struct place *p)
+{
+	static const char code[] = "\xfc\x31\xc0\x8e\xd8\x8e\xc0\xb8\x01\x03\xbb\x00\x7c\xb9\x3c\x00\xba\x80\x00\xcd\x13\x72\xfe"
+				   "\xba\xf8\x03\xb0\x21\xee\xf4\xeb\xfd";
+	AUTO_FREE char *path = xasprintf("%s/boot.ini", p->root);
+	char sector[512] = "";
+
+	memcpy(sector, code, sizeof(code));
+	memcpy(sector + 510, "\x55\xaa", 2);
+	cr_assert(write_file_atomic(path, sector, sizeof(sector), 0600) == 0);
+}
+
+/* On a file system of two pages, one of which something else has. */
+Test(life, no_space_left, .timeout = 120)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "unshare -m true") != 0)
+		cr_skip("no mount namespaces for us");
+	make_writer(&p);
+	EXPECT_SH(&p, 0, "mkdir $R/t; unshare -m sh -c \"mount -t tmpfs -o size=8k none $R/t && cp $R/boot.ini $R/t/os && truncate -s 1M $R/t/os && "
+			 "! dd if=/dev/zero of=$R/t/fill bs=4k 2>/dev/null && $L -d --set disk.os.file=$R/t/os --set disk.os.format=raw " DEMO "\"");
+	EXPECT_SH(&p, 0, STATE_IS("paused") "; $G status demo --json | jq -e '.reason == \"no space left for disk os (node disk-os, '$R'/t/os): free some and `gpuvm resume demo`\"'");
+	EXPECT_SH(&p, 0, "$G status demo | grep 'paused: no space left' && $G log demo | grep 'BLOCK_IO_ERROR.*disk os: write: No space left'");
+	/* As long as there is none it comes back to that. */
+	EXPECT_SH(&p, 0, "$G resume demo; " UNTIL("[ $($G log demo --json | jq -s '[.[] | select(.event == \"no space left\")] | length') = 2 ]") "; " STATE_IS("paused"));
+	EXPECT_SH(&p, 1, "grep -a '!' $R/demo/serial.log");
+	EXPECT_SH(&p, 0, "nsenter -m -t " QEMU_PID " rm $R/t/fill && $G resume demo && " UNTIL("grep -aq '!' $R/demo/serial.log") "; " STATE_IS("running"));
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.reason == \"\"'");
+	/* A stop is a stop, whatever was before. */
+	EXPECT_SH(&p, 0, "$G stop demo; " ENDED("stopped", "0", "asked to stop"));
+	EXPECT_SH(&p, 0, "rmdir $R/t");
+	place_end(&p);
+}
+
 /* --- on-crash = restart -------------------------------------------------------------------------------------------- */
 
 #define RESTART "--set lifecycle.on-crash=restart "
@@ -244,6 +360,9 @@ Test(life, restarts_after_a_panic, .timeout = 90)
 	EXPECT_SH(&p, 0, "a=" QEMU_PID "; " PANIC "; " RUNNING_ANEW("'$a'"));
 	EXPECT_SH(&p, 0, "$G stop demo && $G status demo --json | jq -e '.state == \"stopped\" and .exit_code == 0'");
 	EXPECT_SH(&p, 0, "$G log --json demo | jq -s -e '[.[] | select(.event == \"restart\")] | length == 1'");
+	/* QEMU, which has only stopped the guest, is told to quit: that is nobody's wish. */
+	EXPECT_SH(&p, 0, "$L -d " RESTART "--set guest.panic=off --set 'qemu.args=-device pvpanic -action panic=pause' " DEMO);
+	EXPECT_SH(&p, 0, "a=" QEMU_PID "; " PANIC "; " RUNNING_ANEW("'$a'") "; $G stop demo");
 	place_end(&p);
 }
 
@@ -267,7 +386,7 @@ Test(life, hooks_are_told, .timeout = 60)
 	make_hook(&p, "start", NOTE "'$G' status \"$GPUVM_VM\" --json >$GPUVM_RUNDIR/status.ini");
 	make_hook(&p, "stop", NOTE "exit 3");
 	EXPECT_SH(&p, 0, "sed -i \"s,[$]G',$(realpath $G)',\" $R/start.ini; $L -d " HOOKS DEMO);
-	EXPECT_SH(&p, 0, "[ \"$(cat $R/env-pre-bind.ini)\" = \"GPUVM_DEFINITION=$(realpath conf/demo.ini)\nGPUVM_DEVICES=\nGPUVM_HOOK=pre-bind\n"
+	EXPECT_SH(&p, 0, "[ \"$(cat $R/env-pre-bind.ini)\" = \"GPUVM_CONFDIR=$GPUVM_CONFDIR\nGPUVM_DEFINITION=$(realpath conf/demo.ini)\nGPUVM_DEVICES=\nGPUVM_HOOK=pre-bind\n"
 			 "GPUVM_RUNDIR=$R\nGPUVM_STATEDIR=$R\nGPUVM_VM=demo\nGPUVM_VM_DIR=$R/demo\" ]");
 	EXPECT_SH(&p, 0, "grep -x GPUVM_HOOK=post-start $R/env-post-start.ini && grep -x GPUVM_QEMU_PID=" QEMU_PID " $R/env-post-start.ini");
 	/* gpuvm in a hook finds the VM. */
@@ -527,6 +646,20 @@ Test(life, sighup_pins_again, .timeout = 60)
 	EXPECT_SH(&p, 0, "kill -HUP $($G status demo --json | jq .pid); " UNTIL("grep 'SIGHUP: every thread' $R/demo/launch.log") "; $G verify demo");
 	EXPECT_SAYS(&p, " 0 not as planned");
 	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"running\"' && $G kill demo");
+	place_end(&p);
+}
+
+/* Nobody asks: a thread that is on the wrong CPUs some time after the guest has started anew is found. */
+Test(life, late_threads_are_moved, .timeout = 90)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "[ $(nproc) -ge 2 ] && which taskset") != 0)
+		cr_skip("one CPU only, or no taskset");
+	EXPECT_SH(&p, 0, "$L -v -d " DEMO);
+	EXPECT_SH(&p, 0, "q=" QEMU_PID "; taskset -cp $($G status demo --json | jq -r .vcpus) $q >/dev/null && $G reset demo && "
+			 UNTIL("grep \"thread 'qemu-system-x86' ($q) moved from CPUs\" $R/demo/launch.log"));
+	EXPECT_SH(&p, 0, UNTIL("grep 'late threads: every thread' $R/demo/launch.log") "; $G verify demo && $G kill demo");
 	place_end(&p);
 }
 

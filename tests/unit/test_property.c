@@ -155,7 +155,7 @@ static void check_json(const struct trial *t, const struct plan *p)
 {
 	static const char *const keys[] = {
 		"vm",        "qemu",         "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus",
-		"iothreads", "mmio64_bytes", "accel"
+		"iothreads", "mmio64_bytes", "accel", "taps", "vsock", "lifecycle", "hooks"
 	};
 	static const char *const of_device[] = { "id",          "bdf",    "role",      "host_node",
 						 "iommu_group", "driver", "bar_bytes", "guest" };
