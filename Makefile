@@ -161,10 +161,11 @@ install: all mans
 	install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/gpuvm
 	install -m 644 $(filter-out conf/systemd conf/completions,$(wildcard conf/*)) $(DESTDIR)$(PREFIX)/share/doc/gpuvm/examples
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/lib/sysusers.d
 	sed 's|@bindir@|$(PREFIX)/bin|' conf/systemd/gpuvm@.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/gpuvm@.service
 	install -m 644 conf/systemd/gpuvm.target $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 conf/systemd/gpuvm.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gpuvm.conf
+	install -m 644 conf/systemd/gpuvm.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/gpuvm.conf
 	install -D -m 644 conf/completions/gpuvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm
 	ln -sf gpuvm $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm-launch
 	install -D -m 644 conf/completions/_gpuvm $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpuvm
@@ -173,7 +174,7 @@ install: all mans
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/gpuvm
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm.target tmpfiles.d/gpuvm.conf)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm.target tmpfiles.d/gpuvm.conf sysusers.d/gpuvm.conf)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions/gpuvm bash-completion/completions/gpuvm-launch zsh/site-functions/_gpuvm)
 	$(foreach m,$(MANS),rm -f $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 

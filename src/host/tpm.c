@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -33,7 +35,31 @@ static int open_log(const char *sock, struct err *e)
 	return fd < 0 ? err_sys(e, -errno, "create '%s'", path) : fd;
 }
 
-int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, bool die_with_parent, struct spawn *ret, struct err *e)
+/* The folder and what an swtpm of another user has left in it. */
+static int give_state(const char *dir, const char *user, struct err *e)
+{
+	const struct passwd *pw = getpwnam(user);
+	AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct dirent *d;
+	int r = 0;
+	DIR *files;
+
+	if (!pw)
+		return err_set(e, -ENOENT, "there is no user '%s'", user);
+	files = fd < 0 ? NULL : fdopendir(fd);
+	if (!files)
+		return err_sys(e, -errno, "open '%s'", dir);
+	if (fchown(fd, pw->pw_uid, pw->pw_gid) < 0)
+		r = err_sys(e, -errno, "give '%s' to the user '%s'", dir, user);
+	while (r == 0 && (d = readdir(files)))
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..") && fchownat(fd, d->d_name, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) < 0)
+			r = err_sys(e, -errno, "give '%s/%s' to the user '%s'", dir, d->d_name, user);
+	(void)STEAL_FD(fd);
+	closedir(files);
+	return r;
+}
+
+int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const char *user, bool die_with_parent, struct spawn *ret, struct err *e)
 {
 	static const char *const options[] = { "socket", "--tpm2", "--tpmstate", "dir=.", "--terminate", "--ctrl" };
 	AUTO_CLOSE int listen_fd = -1;
@@ -47,6 +73,8 @@ int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, bool die_wi
 				   .die_with_parent = die_with_parent };
 	int r = make_state_dir(t->state_dir, e);
 
+	if (r == 0 && user)
+		r = give_state(t->state_dir, user, e);
 	if (r == 0)
 		r = log = open_log(t->socket, e);
 	if (r >= 0)
@@ -58,6 +86,10 @@ int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, bool die_wi
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
 		strv_push(&argv, options[i]);
 	strv_pushf(&argv, "type=unixio,fd=%d", listen_fd);
+	if (user) {
+		strv_push(&argv, "--runas");
+		strv_push(&argv, user);
+	}
 	r = spawn_prepare(&o, ret, e);
 	strv_clear(&argv);
 	return r < 0 ? err_wrap(e, "TPM") : 0;

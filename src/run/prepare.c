@@ -2,6 +2,7 @@
 /* prepare.c - what QEMU needs before it can start: UEFI variables, tap devices, the cloud-init seed, the TPM. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -102,7 +103,7 @@ static int start_tpm(struct launch *l, struct err *e)
 
 	if (!l->plan.tpm.state_dir)
 		return 0;
-	r = tpm_prepare(&l->plan.tpm, cpus, l->plan.on_launcher_death == DEATH_STOP, &l->tpm, e);
+	r = tpm_prepare(&l->plan.tpm, cpus, geteuid() == 0 && getpwnam(TPM_USER) ? TPM_USER : NULL, l->plan.on_launcher_death == DEATH_STOP, &l->tpm, e);
 	if (r < 0)
 		return r;
 	h = PUSH_ZEROED(l->claim.helpers, l->claim.n_helpers);

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
+#include <pwd.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -269,7 +270,7 @@ static void tpm_new(struct tpm *t)
 	t->state = xasprintf("%s/state/tpm/x", t->dir);
 	t->sock = xasprintf("%s/tpm.sock", t->dir);
 	t->t = (struct plan_tpm){ .state_dir = t->state, .socket = t->sock, .program = t->program };
-	cr_assert(zero(int, tpm_prepare(&t->t, NULL, true, &t->s, &e)), "%s", e.msg);
+	cr_assert(zero(int, tpm_prepare(&t->t, NULL, NULL, true, &t->s, &e)), "%s", e.msg);
 }
 
 static void tpm_clear(struct tpm *t)
@@ -364,6 +365,38 @@ Test(tpm, one_that_does_not_listen, .timeout = 60)
 	tpm_clear(&t);
 }
 
+/* What it reads is written by a guest: not as root. What an earlier one has left, that was root, is usable. */
+Test(tpm, another_user, .timeout = 60)
+{
+	struct tpm t;
+	AUTO_FREE char *path = NULL, *text = NULL, *want = NULL, *old = NULL;
+	struct passwd *nobody = getpwnam("nobody");
+	struct err e = { 0 };
+	struct stat st;
+	int fd, data;
+
+	if (geteuid() != 0 || !nobody)
+		cr_skip("only root can change to another user");
+	tpm_new(&t);
+	tpm_stop(&t.s);
+	old = xasprintf("%s/.lock", t.state);
+	cr_assert(zero(int, write_file_atomic(old, "", 0, 0600)));
+	cr_assert(zero(int, tpm_prepare(&t.t, NULL, "nobody", true, &t.s, &e)), "%s", e.msg);
+	cr_assert(zero(int, stat(old, &st)));
+	cr_expect(eq(u32, st.st_uid, nobody->pw_uid));
+	fd = connect_to(t.sock);
+	cr_assert(zero(int, spawn_go(&t.s, &e)), "%s", e.msg);
+	/* Once it answers it has changed. */
+	data = attach(fd);
+	path = xasprintf("/proc/%d/status", t.s.pid);
+	want = xasprintf("\nUid:\t%u\t%u\t%u\t%u\n", nobody->pw_uid, nobody->pw_uid, nobody->pw_uid, nobody->pw_uid);
+	cr_assert(zero(int, read_text_file(path, 1 << 16, &text)));
+	cr_expect(strstr(text, want) != NULL, "%s", text);
+	close(data);
+	close(fd);
+	tpm_clear(&t);
+}
+
 Test(tpm, a_program_that_is_not_there, .timeout = 60)
 {
 	struct spawn s = { 0 };
@@ -372,7 +405,7 @@ Test(tpm, a_program_that_is_not_there, .timeout = 60)
 	struct plan_tpm t = { .state_dir = state, .socket = sock, .program = (char *)"/nonexistent/swtpm" };
 	struct err e = { 0 };
 
-	cr_assert(zero(int, tpm_prepare(&t, NULL, true, &s, &e)), "%s", e.msg);
+	cr_assert(zero(int, tpm_prepare(&t, NULL, NULL, true, &s, &e)), "%s", e.msg);
 	cr_expect(eq(int, spawn_go(&s, &e), -ENOENT));
 	cr_expect(strstr(e.msg, "/nonexistent/swtpm") != NULL, "%s", e.msg);
 	tpm_stop(&s);
