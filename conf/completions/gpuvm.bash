@@ -42,6 +42,7 @@ _gpuvm_options() {
 			--dry-run --sysroot= --json --help
 		;;
 	delete) echo --yes --json --help ;;
+	recover) echo --all --help ;;
 	start | restart) echo --direct --help ;;
 	stop) echo --timeout= --help ;;
 	version) echo --qemu= --qemu-answers= --record= --json --help ;;

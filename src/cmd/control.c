@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cmd.h"
+#include "gpuvm/bad.h"
 #include "gpuvm/events.h"
 #include "gpuvm/log.h"
 #include "gpuvm/record.h"
@@ -111,11 +112,54 @@ static uint64_t memory_of(const struct claim *c)
 	return sum;
 }
 
+/* Devices that no VM may have; a folder that cannot be read is told, and no reason to show nothing. */
+struct bad_devices {
+	struct bad_device *v;
+	size_t n;
+};
+
+static struct bad_devices read_bad(void)
+{
+	struct bad_devices b = { 0 };
+	struct err e = { 0 };
+
+	if (bad_list(launch_state_dir(), &b.v, &b.n, &e) < 0)
+		log_warning("%s", e.msg);
+	return b;
+}
+
+static const char *bad_text(const struct bad_device *b)
+{
+	return b->damaged ? b->damaged : b->reason;
+}
+
+static const char *why_bad(const struct bad_devices *b, const struct pci_addr *addr)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (pci_addr_cmp(&b->v[i].addr, addr) == 0)
+			return bad_text(&b->v[i]);
+	return NULL;
+}
+
+static void list_bad(void)
+{
+	struct bad_devices b = read_bad();
+
+	for (size_t i = 0; i < b.n; i++) {
+		char bdf[PCI_ADDR_STR];
+
+		pci_addr_format(&b.v[i].addr, bdf);
+		printf("%s%s is kept from VMs: %s (`gpuvm doctor --clear %s`)\n", i ? "" : "\n", bdf, bad_text(&b.v[i]), bdf);
+	}
+	bad_free(b.v, b.n);
+}
+
 static struct json_object *state_json(const char *name, const struct vm_state *s)
 {
 	AUTO_FREE char *dir = claim_vm_dir(name);
 	struct json_object *o = json_object_new_object(), *devices = json_object_new_array();
 	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+	struct bad_devices bad = read_bad();
 
 	json_object_object_add(o, "schema", json_object_new_int(1));
 	json_object_object_add(o, "name", json_object_new_string(name));
@@ -129,11 +173,15 @@ static struct json_object *state_json(const char *name, const struct vm_state *s
 	for (size_t i = 0; s->alive && i < s->claim.n_devices; i++) {
 		struct json_object *d = json_object_new_object();
 		char bdf[PCI_ADDR_STR];
+		const char *why;
 
 		json_object_object_add(d, "id", json_object_new_string(s->claim.devices[i].id));
 		json_object_object_add(d, "bdf", json_object_new_string(pci_addr_format(&s->claim.devices[i].addr, bdf)));
+		why = why_bad(&bad, &s->claim.devices[i].addr);
+		json_object_object_add(d, "bad", why ? json_object_new_string(why) : NULL);
 		json_object_array_add(devices, d);
 	}
+	bad_free(bad.v, bad.n);
 	json_object_object_add(o, "devices", devices);
 	json_object_object_add(o, "vcpus", json_object_new_string(s->alive ? cpus : ""));
 	json_object_object_add(o, "memory", json_object_new_uint64(s->alive ? memory_of(&s->claim) : 0));
@@ -219,10 +267,12 @@ int cmd_list(int argc, char **argv)
 			list_row(names.v[i], &s);
 		clear_state(&s);
 	}
-	if (o.json)
+	if (o.json) {
 		cmd_print_json(all);
-	else
+	} else {
 		json_object_put(all);
+		list_bad();
+	}
 	strv_clear(&names);
 	strv_clear(&defined);
 	return r;
@@ -246,6 +296,7 @@ static void print_events(const char *name)
 static void print_status(const char *name, const struct vm_state *s)
 {
 	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+	struct bad_devices bad;
 	char text[32];
 
 	printf("%s: %s%s%s\n", name, state_word(s), *state_reason(s) ? ": " : "", state_reason(s));
@@ -253,17 +304,20 @@ static void print_status(const char *name, const struct vm_state *s)
 		printf("  exit code     %d\n", s->last.exit_code);
 	if (!s->has_claim)
 		return;
+	bad = read_bad();
 	uptime_text(s->claim.started, text);
 	printf("  up            %s\n", text);
 	printf("  launcher pid  %d%s\n  QEMU pid      %d%s\n", s->claim.launcher_pid, claim_launcher_alive(&s->claim) ? "" : " (gone)", s->claim.qemu_pid,
 	       claim_qemu_alive(&s->claim) ? "" : " (gone)");
 	printf("  vCPUs on      %s\n  memory        %s\n", *cpus ? cpus : "not pinned", format_size(memory_of(&s->claim), text));
 	for (size_t i = 0; i < s->claim.n_devices; i++) {
+		const char *why = why_bad(&bad, &s->claim.devices[i].addr);
 		char bdf[PCI_ADDR_STR];
 
-		printf("  %-13s %s, from %s\n", s->claim.devices[i].id, pci_addr_format(&s->claim.devices[i].addr, bdf),
-		       s->claim.devices[i].from ? s->claim.devices[i].from : "no driver");
+		printf("  %-13s %s, from %s%s%s\n", s->claim.devices[i].id, pci_addr_format(&s->claim.devices[i].addr, bdf),
+		       s->claim.devices[i].from ? s->claim.devices[i].from : "no driver", why ? "; bad: " : "", why ? why : "");
 	}
+	bad_free(bad.v, bad.n);
 	printf("  files         %s\n", s->claim.rundir);
 }
 
@@ -512,9 +566,9 @@ static int recover_one(const char *name)
 
 int cmd_recover(int argc, char **argv)
 {
-	static const char usage[] = "usage: gpuvm recover [NAME]\n\nGive back what VMs hold whose launcher and QEMU are dead. Safe at any time; every start\n"
-				    "does the same first.\n";
-	struct cmd_simple o = { 0 };
+	static const char usage[] = "usage: gpuvm recover [NAME|--all]\n\nGive back what a VM holds whose launcher and QEMU are dead, or (--all, or no NAME) all such\n"
+				    "VMs. Safe at any time; every start does the same first.\n";
+	struct cmd_simple o = { .flag = "all" };
 	struct strv names = { 0 };
 	AUTO_CLOSE int lock = -1;
 	struct err e = { 0 };
@@ -522,6 +576,10 @@ int cmd_recover(int argc, char **argv)
 
 	if (r || o.help)
 		return r;
+	if (o.name && o.flag_set) {
+		fprintf(stderr, "gpuvm recover: a NAME or --all?\n%s", usage);
+		return EXIT_USAGE;
+	}
 	lock = claim_lock(&e);
 	if (lock < 0 || (!o.name && claim_list(&names, &e) < 0)) {
 		log_error("%s", e.msg);

@@ -49,7 +49,7 @@ static void check_missing(struct doctor *d)
 		char bdf[PCI_ADDR_STR];
 		int n = 0;
 
-		for (size_t i = 0; i < t->n_funcs; i++)
+		for (size_t i = 0; i < t->n_funcs && t->funcs[up].is_switch; i++)
 			n += t->funcs[i].parent == (int)up && d->places[i].path && t->funcs[i].port == PORT_DOWNSTREAM && d->f->funcs[i].config &&
 			     !d->f->funcs[i].acs;
 		if (n)

@@ -308,6 +308,11 @@ static void read_func(const struct reader *r, const struct pci_func *f, struct d
 	AUTO_FREE char *power = sysfs_read(&r->s, "/sys/bus/pci/devices/%s/power_state", pci_addr_format(&f->addr, bdf));
 	ssize_t n;
 
+	if (f->iommu_group >= 0)
+		ret->group_type = sysfs_read(&r->s, "/sys/kernel/iommu_groups/%d/type", f->iommu_group);
+	/* Of what no VM gets nothing else is asked. */
+	if (f->role == ROLE_OTHER)
+		return;
 	if (!power || strcmp(power, "D3cold")) {
 		n = sysfs_read_bytes(&r->s, config, sizeof(config), "/sys/bus/pci/devices/%s/config", bdf);
 		if (n > 0)
@@ -316,8 +321,6 @@ static void read_func(const struct reader *r, const struct pci_func *f, struct d
 	ret->aer_fatal = aer_total(r, bdf, "fatal");
 	ret->aer_nonfatal = aer_total(r, bdf, "nonfatal");
 	ret->aer_correctable = aer_total(r, bdf, "correctable");
-	if (f->iommu_group >= 0)
-		ret->group_type = sysfs_read(&r->s, "/sys/kernel/iommu_groups/%d/type", f->iommu_group);
 }
 
 /* --- the machine ------------------------------------------------------------------------------------------------------------------------ */

@@ -100,6 +100,20 @@ Test(programs, launcher_is_killed, .timeout = 90)
 	place_end(&p);
 }
 
+/* Where nobody has to look for it. */
+Test(programs, bad_devices_are_shown, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$G list && ! $G list | grep kept");
+	EXPECT_SH(&p, 0, "mkdir $R/bad && printf '{\"schema\":1,\"bdf\":\"0000:17:00.0\",\"vendor\":\"10de\",\"device\":\"2335\",\"subvendor\":\"10de\",\"subdevice\":\"18be\",\"slot\":null,"
+			 "\"reason\":\"it does not answer\",\"when\":1,\"boot_id\":\"x\",\"vm\":null,\"by\":\"reset\"}' >$R/bad/0000:17:00.0.json");
+	EXPECT_SH(&p, 0, "$G list | grep '^0000:17:00.0 is kept from VMs: it does not answer .*doctor --clear 0000:17:00.0'");
+	EXPECT_SH(&p, 0, "rm -r $R/bad; $G recover --all && $G recover");
+	EXPECT_SH(&p, 2, "$G recover --all demo");
+	place_end(&p);
+}
+
 Test(programs, refusals_come_together, .timeout = 60)
 {
 	struct place p = place_new();

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The story of a new user: install an image, make a VM of two GPUs from it, log in on its console, stop it, start it again and find what was written, list,
-# make two more beside it, delete all; in the end the host is as before.
+# The story of a new user: install an image, make three VMs of the eight GPUs, log in to one on its console, stop it, start it again and find what was
+# written there, upgrade the image, list, delete all; in the end the host is as before.
 # shape: default
 # timeout: 1500
 # shellcheck disable=SC2016 # what is typed into the guest is the guest's to expand
@@ -65,16 +65,22 @@ console_close() { # FILE: Ctrl-] leaves
 said() { grep -qaE -- "$2" "$1"; } # FILE REGEX
 
 kernel=(--set "vm.kernel=$LAB_HOST/vmlinux" --set "vm.initrd=$SCENARIO_TMP/initrd.gz"
-	--set 'vm.append=console=ttyS0 quiet panic=-1 mitigations=off pcie_ports=compat cryptomgr.notests'
-	--set vm.firmware=seabios --set lifecycle.stop-timeout=3s)
+	--set 'vm.append=console=ttyS0 quiet panic=-1 mitigations=off pcie_ports=compat cryptomgr.notests')
+# SeaBIOS has no ear for the power button.
+quick=(--set vm.firmware=seabios --set lifecycle.stop-timeout=3s)
 
 say "images"
 check_show "image install" gpuvm image install "$SCENARIO_TMP/tiny.qcow2" --sha256 "$(sha256sum <"$SCENARIO_TMP/tiny.qcow2" | cut -c1-64)"
 check_show "image list" gpuvm image list
 expect_eq "its digest is recorded" "$(sha256sum <"$SCENARIO_TMP/tiny.qcow2" | cut -c1-64)" "$(gpuvm image list --json | jq -r '.[0].sha256')"
 
-say "the first tenant"
-check_show "create train1" gpuvm create train1 --gpus 2 --image tiny --vcpus 2 --memory 320M --net none "${kernel[@]}"
+say "two tenants"
+# Before the guest with a kernel: the emulator's races are met when drivers are bound while a guest uses its devices.
+check_show "create train2" gpuvm create train2 --gpus 2 --memory 128M --vcpus 1 --net none "${quick[@]}"
+check_show "create train3" gpuvm create train3 --gpus 4 --image tiny --memory 256M --vcpus 2 --net none "${quick[@]}"
+
+say "a third one beside them, with a guest to log in to"
+check_show "create train1" gpuvm create train1 --gpus 2 --image tiny --vcpus 2 --memory 320M --net none "${quick[@]}" "${kernel[@]}"
 show cat /etc/gpuvm/train1.ini
 expect_eq "its GPUs" 2 "$(gpuvm status train1 --json | jq '[.devices[] | select(.id | test("^gpu[0-9]+$"))] | length')"
 console_open "$SCENARIO_TMP/console1" train1
@@ -89,9 +95,7 @@ printf 'echo kept >/root/work; sync; echo WRITTEN $(cat /root/work)\r' >&4
 check "it has written to its disk" wait_for 60 said "$SCENARIO_TMP/console1" 'WRITTEN kept'
 console_close "$SCENARIO_TMP/console1"
 
-say "a second and a third tenant beside it"
-check_show "create train2" gpuvm create train2 --gpus 2 --memory 128M --vcpus 1 --net none --set lifecycle.stop-timeout=1s --set vm.firmware=seabios
-check_show "create train3" gpuvm create train3 --gpus 4 --image tiny --memory 256M --vcpus 2 --net none "${kernel[@]}"
+say "three of them"
 show gpuvm list
 expect_eq "three run" 3 "$(gpuvm list --json | jq '[.[] | select(.state == "running")] | length')"
 expect_eq "all eight GPUs are given, each once" 8 \
@@ -113,7 +117,6 @@ expect_eq "its state" stopped "$(gpuvm status train1 --json | jq -r .state)"
 kept=
 for bdf in "${had[@]}"; do if [[ $(driver_of "$bdf") == vfio-pci ]]; then kept+="$bdf "; fi; done
 expect_eq "devices of its that are still on vfio-pci, of ${#had[@]}" "" "$kept"
-check_show "stop train3" gpuvm stop train3
 check_show "start train1" gpuvm start train1
 console_open "$SCENARIO_TMP/console2" train1
 check "it asks again" wait_for 600 said "$SCENARIO_TMP/console2" 'login:'
