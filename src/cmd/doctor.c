@@ -22,7 +22,8 @@ static const char usage[] =
 	"\n"
 	"Check this host: IOMMU, VFIO and KVM, the PCIe tree and its GPUs, memory, CPUs, software, and what gpuvm has written down.\n"
 	"Whatever is not as it should be is listed with what it costs, and the command or setting that mends it. Nothing is\n"
-	"changed. Run it as root: else parts of the PCI tree cannot be read. Exit status: 0 no problems (warnings may be), 1 problems.\n"
+	"changed. Run it as root: else parts of the PCI tree cannot be read. Exit status: 0 no problems (warnings may be), 1 problems,\n"
+	"2 wrong usage, or the machine cannot be read.\n"
 	"\n"
 	"  --compare FILE  only what differs from another machine of the cluster: what `gpuvm doctor --json` has printed there, or\n"
 	"                  its capture (gpuvm capture). Exit status: 0 nothing, 1 differences\n"
@@ -224,7 +225,7 @@ static int compare(const struct doctor_options *o, struct err *e)
 {
 	CLEANUP(machine_clear) struct machine m = { 0 };
 	struct json_object *here = NULL, *there = NULL, *differences = NULL;
-	int code = EXIT_FAILED, r = read_report(o->compare, &there, e);
+	int code = EXIT_USAGE, r = read_report(o->compare, &there, e);
 
 	if (r == 0)
 		r = examine(o->sysroot, &m, e);
@@ -262,7 +263,7 @@ static int check(const struct doctor_options *o, struct err *e)
 
 	if (examine(o->sysroot, &m, e) < 0) {
 		log_error("%s", e->msg);
-		return EXIT_FAILED;
+		return EXIT_USAGE; /* 1 would say that it was looked at */
 	}
 	if (o->json)
 		cmd_print_json(doctor_to_json(&m.facts, &m.report));

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* doctor_acs.c - ACS of the ports above GPUs and their neighbours, and ATS of the NICs: what GPUDirect RDMA in a VM stands on.
  *
- * How it works: with SrcValid, ReqRedir, CmpltRedir and UpstreamFwd what peers send each other goes up to the IOMMU: that is the isolation.  A NIC with ATS
- * asks the IOMMU itself and sends requests that are translated already; with DirectTrans the switch lets exactly those go the short way.  So 0x5d is wanted, less
- * what a port cannot do.  Only ports above what VMs get are looked at: NVIDIA advises against writing it anywhere else. */
+ * How it works: with SrcValid, ReqRedir, CmpltRedir and UpstreamFwd what peers send each other goes up to the IOMMU: that is the isolation.  A NIC
+ * with ATS asks the IOMMU itself and sends requests that are translated already; with DirectTrans the switch lets exactly those go the short way.
+ * So 0x5d is wanted, less what a port cannot do.  Only ports above what VMs get are looked at: NVIDIA advises against writing it anywhere else.
+ *
+ * Downstream ports that cannot do ACS are said, because Linux may put what is below each into a group of its own all the same: it asks the ports
+ * on the way up from a device, not those beside it. */
 #include <string.h>
 
 #include "doctor_priv.h"
@@ -29,13 +32,15 @@ static bool port_is_fine(struct doctor *d, size_t i)
 
 	pci_addr_format(&d->host->funcs[i].addr, bdf);
 	if (missing & ACS_ISOLATION) {
-		doctor_add(d, "acs-isolation", DOCTOR_PROBLEM, bdf, "ACSCtl is 0x%02x (%s); 0x%02x is wanted", x->acs_control, acs_text(x->acs_control, is), want);
+		doctor_add(d, "acs-isolation", DOCTOR_PROBLEM, bdf,
+			   "ACSCtl is 0x%02x (%s); 0x%02x is wanted", x->acs_control, acs_text(x->acs_control, is), want);
 		add_setpci(d, bdf, want);
 		return false;
 	}
 	if (!d->places[i].direct || (!(missing & ACS_DIRECT) && !harmful))
 		return true;
-	doctor_add(d, "acs-direct", DOCTOR_WARNING, bdf, "ACSCtl is 0x%02x (%s); 0x%02x is wanted", x->acs_control, acs_text(x->acs_control, is), want);
+	doctor_add(d, "acs-direct", DOCTOR_WARNING, bdf,
+		   "ACSCtl is 0x%02x (%s); 0x%02x is wanted", x->acs_control, acs_text(x->acs_control, is), want);
 	add_setpci(d, bdf, want);
 	return false;
 }
@@ -47,16 +52,15 @@ static void check_missing(struct doctor *d)
 
 	for (size_t up = 0; up < t->n_funcs; up++) {
 		char bdf[PCI_ADDR_STR];
-		int n = 0;
+		bool any = false;
 
-		for (size_t i = 0; i < t->n_funcs && t->funcs[up].is_switch; i++)
-			n += t->funcs[i].parent == (int)up && d->places[i].path && t->funcs[i].port == PORT_DOWNSTREAM && d->f->funcs[i].config &&
-			     !d->f->funcs[i].acs;
-		if (n)
-			doctor_add(d, "acs-missing", DOCTOR_WARNING, pci_addr_format(&t->funcs[up].addr, bdf), "%d downstream port%s of the switch cannot do ACS", n,
-				   n == 1 ? "" : "s");
-		if (n)
-			doctor_fix(d, "a newer firmware of the switch may; else give all that is below it to one VM, or to VMs that trust each other");
+		for (size_t i = 0; i < t->n_funcs && t->funcs[up].is_switch && !any; i++)
+			any = t->funcs[i].parent == (int)up && d->places[i].path && t->funcs[i].port == PORT_DOWNSTREAM && d->f->funcs[i].config &&
+			      !d->f->funcs[i].acs;
+		if (!any)
+			continue;
+		doctor_add(d, "acs-missing", DOCTOR_WARNING, pci_addr_format(&t->funcs[up].addr, bdf), "downstream ports of the switch cannot do ACS");
+		doctor_fix(d, "a newer firmware of the switch may; else give all that is below it to one VM, or to VMs that trust each other");
 	}
 }
 
@@ -80,9 +84,11 @@ static void check_ports(struct doctor *d)
 		}
 	}
 	if (n && isolated == n)
-		doctor_add(d, "acs-isolation", DOCTOR_OK, "host", "all %zu ports with ACS above GPUs and their neighbours redirect to the IOMMU what they can", n);
+		doctor_add(d, "acs-isolation", DOCTOR_OK, "host",
+			   "all %zu ports with ACS above GPUs and their neighbours redirect to the IOMMU what they can", n);
 	if (n_direct && direct == n_direct)
-		doctor_add(d, "acs-direct", DOCTOR_OK, "host", "all %zu ports between GPUs and NICs are set for direct translated requests", n_direct);
+		doctor_add(d, "acs-direct", DOCTOR_OK, "host",
+			   "all %zu ports between GPUs and NICs are set for direct translated requests", n_direct);
 	if (hidden) {
 		doctor_not_known(d, "acs-isolation", "%zu ports: their configuration space past 64 bytes can be read by root only", hidden);
 		doctor_not_known(d, "acs-direct", "%zu ports: their configuration space past 64 bytes can be read by root only", hidden);
@@ -108,7 +114,8 @@ static bool check_nic(struct doctor *d, size_t i)
 		return true;
 	if (x->ats) {
 		doctor_add(d, "ats", DOCTOR_WARNING, bdf, "the NIC can do ATS, but ATSCtl says Enable-: the kernel has not turned it on");
-		doctor_fix(d, "turn ATS on in the firmware, by the IOMMU's settings; `lspci -vvd 15b3: | grep ATSCtl` must say Enable+ while a VM has the NIC");
+		doctor_fix(d,
+			   "turn ATS on in the firmware, by the IOMMU's settings; `lspci -vvd 15b3: | grep ATSCtl` must say Enable+ while a VM has the NIC");
 		return false;
 	}
 	doctor_add(d, "ats", DOCTOR_WARNING, bdf, "the NIC does not offer ATS: ATS_ENABLED is False in its firmware's settings (the default)");

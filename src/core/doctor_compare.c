@@ -15,9 +15,10 @@
 
 /* Words of the kernel command line that decide what guests get; others (root=, console=) differ from host to host. */
 static const char *const cmdline_words[] = {
-	"iommu", "intel_iommu", "amd_iommu", "intremap", "pci", "pcie_acs_override", "pcie_aspm", "hugepagesz", "hugepages", "default_hugepagesz", "isolcpus",
-	"nohz_full", "rcu_nocbs", "irqaffinity", "intel_idle.max_cstate", "processor.max_cstate", "idle", "mitigations", "nosmt", "transparent_hugepage",
-	"numa_balancing", "pci-stub.ids", "vfio-pci.ids", "vfio_pci.ids", "modprobe.blacklist", "rd.driver.blacklist", "cgroup_disable", "lockdown", "clocksource",
+	"iommu", "intel_iommu", "amd_iommu", "intremap", "pci", "pcie_acs_override", "pcie_aspm", "hugepagesz", "hugepages", "default_hugepagesz",
+	"isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity", "intel_idle.max_cstate", "processor.max_cstate", "idle", "mitigations", "nosmt", "transparent_hugepage",
+	"numa_balancing", "pci-stub.ids", "vfio-pci.ids", "vfio_pci.ids", "modprobe.blacklist", "rd.driver.blacklist", "cgroup_disable", "lockdown",
+	"clocksource",
 };
 
 static void fact(struct json_object *o, const char *key, const char *fmt, ...) PRINTF(3, 4);
@@ -98,7 +99,8 @@ struct json_object *doctor_facts_json(const struct doctor *d)
 	text_fact(o, "microcode", f->microcode);
 	text_fact(o, "kernel", t->kernel);
 	if (f->qemu)
-		fact(o, "QEMU", "%d.%d.%d%s%s", f->qemu->major, f->qemu->minor, f->qemu->micro, f->qemu->package ? " " : "", f->qemu->package ? f->qemu->package : "");
+		fact(o, "QEMU", "%d.%d.%d%s%s", f->qemu->major, f->qemu->minor, f->qemu->micro, f->qemu->package ? " " : "",
+		     f->qemu->package ? f->qemu->package : "");
 	text_fact(o, "NVIDIA driver", f->nvidia_version);
 	fact(o, "sockets", "%d", t->n_sockets);
 	fact(o, "CPUs", "%zu", t->n_cpus);
@@ -284,7 +286,8 @@ void doctor_print_differences(struct json_object *differences, FILE *out)
 
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *o = json_object_array_get_idx(differences, i);
-		const char *here = json_object_get_string(json_object_object_get(o, "here")), *there = json_object_get_string(json_object_object_get(o, "there"));
+		const char *here = json_object_get_string(json_object_object_get(o, "here"));
+		const char *there = json_object_get_string(json_object_object_get(o, "there"));
 
 		fprintf(out, "%s\n  here:  %s\n  there: %s\n", member_text(o, "key"), here ? here : "-", there ? there : "-");
 	}

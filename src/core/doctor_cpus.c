@@ -15,14 +15,18 @@ static void check_idle(struct doctor *d)
 	if (!f->idle_driver) {
 		doctor_not_known(d, "c-states", "/sys/devices/system/cpu/cpuidle could not be read");
 	} else if (!strcmp(f->idle_driver, "none") || f->idle_latency_us < 0) {
-		doctor_add(d, "c-states", DOCTOR_OK, "host", "the kernel sends CPUs into no states to choose from (cpuidle driver: %s)", f->idle_driver);
+		doctor_add(d, "c-states", DOCTOR_OK, "host",
+			   "the kernel sends CPUs into no states to choose from (cpuidle driver: %s)", f->idle_driver);
 	} else if (f->idle_latency_us < LATENCY_MAX_US) {
-		doctor_add(d, "c-states", DOCTOR_OK, "host", "the deepest state in use is %s, %" PRId64 " us to wake from (%s)", f->idle_state, f->idle_latency_us,
+		doctor_add(d, "c-states", DOCTOR_OK, "host",
+			   "the deepest state in use is %s, %" PRId64 " us to wake from (%s)", f->idle_state, f->idle_latency_us,
 			   f->idle_driver);
 	} else if (f->latency_limit_us >= 0 && f->latency_limit_us < LATENCY_MAX_US) {
-		doctor_add(d, "c-states", DOCTOR_OK, "host", "a process holds /dev/cpu_dma_latency at %" PRId64 " us: no deep state is entered", f->latency_limit_us);
+		doctor_add(d, "c-states", DOCTOR_OK, "host",
+			   "a process holds /dev/cpu_dma_latency at %" PRId64 " us: no deep state is entered", f->latency_limit_us);
 	} else {
-		doctor_add(d, "c-states", DOCTOR_WARNING, "host", "the deepest state in use is %s, %" PRId64 " us to wake from (%s)", f->idle_state, f->idle_latency_us,
+		doctor_add(d, "c-states", DOCTOR_WARNING, "host",
+			   "the deepest state in use is %s, %" PRId64 " us to wake from (%s)", f->idle_state, f->idle_latency_us,
 			   f->idle_driver);
 		doctor_fix(d, "cpupower idle-set -D %d; to stay: %s on the kernel command line, or C-states off in the firmware", LATENCY_MAX_US,
 			   !strcmp(f->idle_driver, "intel_idle") ? "intel_idle.max_cstate=1" : "processor.max_cstate=1");
@@ -36,21 +40,25 @@ static void check_shape(struct doctor *d)
 	if (!d->f->smt)
 		doctor_not_known(d, "smt", "/sys/devices/system/cpu/smt/control could not be read");
 	else if (!strcmp(d->f->smt, "on"))
-		doctor_add(d, "smt", DOCTOR_OK, "host", "on: guests see pairs of threads; off in the firmware, the map of cores is simpler and may be slower");
+		doctor_add(d, "smt", DOCTOR_OK, "host",
+			   "on: guests see pairs of threads; off in the firmware, the map of cores is simpler and may be slower");
 	else
 		doctor_add(d, "smt", DOCTOR_OK, "host", "%s: each CPU is a core", d->f->smt);
 	if (sockets < 1 || nodes < 1)
 		doctor_not_known(d, "nodes-per-socket", "the machine does not say how many sockets it has");
 	else if (nodes > sockets)
-		doctor_add(d, "nodes-per-socket", DOCTOR_OK, "host", "%d nodes on %d sockets (NPS or SNC): a VM with the GPUs of a socket gets several guest nodes", nodes, sockets);
+		doctor_add(d, "nodes-per-socket", DOCTOR_OK, "host",
+			   "%d nodes on %d sockets (NPS or SNC): a VM with the GPUs of a socket gets several guest nodes", nodes, sockets);
 	else
-		doctor_add(d, "nodes-per-socket", DOCTOR_OK, "host", "%d node%s on %d socket%s", nodes, nodes == 1 ? "" : "s", sockets, sockets == 1 ? "" : "s");
+		doctor_add(d, "nodes-per-socket", DOCTOR_OK, "host",
+			   "%d node%s on %d socket%s", nodes, nodes == 1 ? "" : "s", sockets, sockets == 1 ? "" : "s");
 }
 
 static void check_governor(struct doctor *d)
 {
 	if (!d->f->governors) {
-		doctor_not_known(d, "governor", "/sys/devices/system/cpu/cpufreq has none: firmware or a hypervisor sets the clock, or it could not be read");
+		doctor_not_known(d, "governor",
+			   "/sys/devices/system/cpu/cpufreq has none: firmware or a hypervisor sets the clock, or it could not be read");
 	} else if (!strcmp(d->f->governors, "performance")) {
 		doctor_add(d, "governor", DOCTOR_OK, "host", "performance, on all CPUs");
 	} else {
@@ -87,7 +95,8 @@ static void check_isolated(struct doctor *d)
 		doctor_fix(d, "leave the first core of each node out of isolcpus (and nohz_full, rcu_nocbs) on the kernel command line");
 	}
 	if (!full)
-		doctor_add(d, "isolated-cpus", DOCTOR_OK, "host", any ? "some CPUs are isolated, and each node has others for the host" : "no CPU is isolated");
+		doctor_add(d, "isolated-cpus", DOCTOR_OK,
+			   "host", any ? "some CPUs are isolated, and each node has others for the host" : "no CPU is isolated");
 }
 
 static void check_irqbalance(struct doctor *d)
@@ -96,7 +105,8 @@ static void check_irqbalance(struct doctor *d)
 		doctor_not_known(d, "irqbalance", "the processes of this machine cannot be seen");
 	} else if (d->f->irqbalance) {
 		doctor_add(d, "irqbalance", DOCTOR_WARNING, "host", "it runs");
-		doctor_fix(d, "systemctl disable --now irqbalance; or IRQBALANCE_BANNED_CPULIST with the CPUs of vCPUs (`gpuvm plan` shows them) in its configuration");
+		doctor_fix(d,
+			   "systemctl disable --now irqbalance; or IRQBALANCE_BANNED_CPULIST with the CPUs of vCPUs (`gpuvm plan` shows them) in its configuration");
 	} else {
 		doctor_add(d, "irqbalance", DOCTOR_OK, "host", "it does not run");
 	}

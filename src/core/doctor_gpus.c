@@ -52,8 +52,10 @@ static void check_bad(struct doctor *d)
 		else
 			doctor_fix(d, "see to the device or replace it, then: gpuvm doctor --clear %s", bdf);
 	}
-	if (!n)
-		doctor_add(d, "device-bad", DOCTOR_OK, "host", "every device answers%s", d->f->live ? ", and none is marked as bad" : "");
+	if (!n && d->f->live)
+		doctor_add(d, "device-bad", DOCTOR_OK, "host", "every device answers, and none is marked as bad");
+	else if (!n)
+		doctor_not_known(d, "device-bad", "every device answers; marks are kept on that machine");
 }
 
 /* --- groups ----------------------------------------------------------------------------------------------------------------- */
@@ -102,7 +104,8 @@ static bool check_group(struct doctor *d, size_t i)
 		return true;
 	doctor_add(d, "iommu-group", use ? DOCTOR_PROBLEM : DOCTOR_WARNING, bdf, "IOMMU group %d also has %s%s%s%s", f->iommu_group, others,
 		   use ? "; the host needs one of them (" : "", use ? use : "", use ? ")" : "");
-	doctor_fix(d, "turn on ACS in the firmware (\"PCIe ACS Support\"), take words that change ACS off the kernel command line, or move what does not belong to it to another slot");
+	doctor_fix(d,
+		   "turn on ACS in the firmware (\"PCIe ACS Support\"), take words that change ACS off the kernel command line, or move what does not belong to it to another slot");
 	return false;
 }
 
@@ -127,7 +130,8 @@ static bool check_node(struct doctor *d, size_t i)
 
 	if (f->node >= 0)
 		return true;
-	doctor_add(d, "gpu-node", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf), "its NUMA node is not known: numa_node is %d, and neither bridges nor CPUs tell", f->sysfs_node);
+	doctor_add(d, "gpu-node", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf),
+		   "its NUMA node is not known: numa_node is %d, and neither bridges nor CPUs tell", f->sysfs_node);
 	doctor_fix(d, "[device NAME] guest-node in the definition, or a firmware whose ACPI tables have _PXM for its host bridge");
 	return false;
 }
@@ -173,7 +177,8 @@ static bool check_driver(struct doctor *d, size_t i)
 	pci_addr_format(&f->addr, bdf);
 	if (!strcmp(f->driver, "nouveau")) {
 		doctor_add(d, "gpu-driver", DOCTOR_WARNING, bdf, "it is on nouveau");
-		doctor_fix(d, "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >/etc/modprobe.d/blacklist-nvidia-nouveau.conf; update-initramfs -u (or dracut -f); reboot");
+		doctor_fix(d,
+			   "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' >/etc/modprobe.d/blacklist-nvidia-nouveau.conf; update-initramfs -u (or dracut -f); reboot");
 	} else if (f->vendor == NVIDIA && !strcmp(f->driver, "nvidia") && !fabric_is_shared(d)) {
 		doctor_add(d, "gpu-driver", DOCTOR_WARNING, bdf, "it is on nvidia, which the host needs only for a shared NVSwitch fabric");
 		doctor_fix(d, "remove the NVIDIA driver from the host, or have it leave this GPU alone (driverctl set-override %s vfio-pci)", bdf);

@@ -89,14 +89,17 @@ static void check_vfio(struct doctor *d)
 		doctor_add(d, "vfio", DOCTOR_OK, "host", "vfio-pci is there or can be loaded");
 	} else {
 		doctor_add(d, "vfio", DOCTOR_PROBLEM, "host", "the kernel %s has no vfio-pci, neither built in nor as a module", d->host->kernel);
-		doctor_fix(d, "install the package with the kernel's other modules (of Ubuntu: linux-modules-extra-%s), or a kernel with CONFIG_VFIO_PCI",
+		doctor_fix(d,
+			   "install the package with the kernel's other modules (of Ubuntu: linux-modules-extra-%s), or a kernel with CONFIG_VFIO_PCI",
 			   d->host->kernel);
 	}
 	if (limit >= TYPE1_ENTRIES) {
 		doctor_add(d, "vfio-dma-entries", DOCTOR_OK, "host", "a VM can have %lld DMA mappings", (long long)limit);
 	} else if (limit >= 0) {
-		doctor_add(d, "vfio-dma-entries", DOCTOR_WARNING, "host", "a VM can have %lld DMA mappings; the default is %d", (long long)limit, TYPE1_ENTRIES);
-		doctor_fix(d, "echo %d >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit, and take dma_entry_limit out of /etc/modprobe.d", TYPE1_ENTRIES);
+		doctor_add(d, "vfio-dma-entries", DOCTOR_WARNING, "host",
+			   "a VM can have %lld DMA mappings; the default is %d", (long long)limit, TYPE1_ENTRIES);
+		doctor_fix(d,
+			   "echo %d >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit, and take dma_entry_limit out of /etc/modprobe.d", TYPE1_ENTRIES);
 	} else {
 		doctor_not_known(d, "vfio-dma-entries", "vfio_iommu_type1 is not loaded, or its parameter could not be read");
 	}
@@ -182,14 +185,18 @@ static void check_acs_words(struct doctor *d)
 		doctor_add(d, "acs-override", DOCTOR_OK, "host", "no pcie_acs_override on the kernel command line");
 	}
 	if (redir) {
-		doctor_add(d, "acs-cmdline", DOCTOR_WARNING, "host", "pci=disable_acs_redir=%s switches redirection off before groups are made", redir);
+		doctor_add(d, "acs-cmdline", DOCTOR_WARNING, "host",
+			   "pci=disable_acs_redir=%s switches redirection off before groups are made", redir);
 		doctor_fix(d, "take disable_acs_redir off the kernel command line; ATS and DirectTrans give peers the short way without it");
 	}
 	if (config && config_acs_merges(config)) {
-		doctor_add(d, "acs-cmdline", DOCTOR_WARNING, "host", "pci=config_acs=%s switches ReqRedir or CmpltRedir off before groups are made", config);
-		doctor_fix(d, "have \"1\" or \"x\" in place of the \"0\": bits are, from the right, SrcValid TransBlk ReqRedir CmpltRedir UpstreamFwd EgressCtrl DirectTrans");
+		doctor_add(d, "acs-cmdline", DOCTOR_WARNING, "host",
+			   "pci=config_acs=%s switches ReqRedir or CmpltRedir off before groups are made", config);
+		doctor_fix(d,
+			   "have \"1\" or \"x\" in place of the \"0\": bits are, from the right, SrcValid TransBlk ReqRedir CmpltRedir UpstreamFwd EgressCtrl DirectTrans");
 	} else if (!redir) {
-		doctor_add(d, "acs-cmdline", DOCTOR_OK, "host", config ? "pci=config_acs=%s leaves redirection alone" : "the kernel command line does not change ACS%s",
+		doctor_add(d, "acs-cmdline", DOCTOR_OK,
+			   "host", config ? "pci=config_acs=%s leaves redirection alone" : "the kernel command line does not change ACS%s",
 			   config ? config : "");
 	}
 }

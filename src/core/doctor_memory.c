@@ -55,8 +55,24 @@ static char *boot_words(const struct topology *t)
 
 static void fix_node(struct doctor *d, const struct host_node *n, uint64_t page_bytes, uint64_t pages)
 {
-	doctor_fix(d, "echo %" PRIu64 " >/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages%s", pages, n->id, page_bytes >> 10,
+	doctor_fix(d,
+		   "echo %" PRIu64 " >/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages%s", pages, n->id, page_bytes >> 10,
 		   page_bytes >= GIB ? " (pages of 1 GiB: better by hugepages=NODE:N,... on the kernel command line)" : "");
+}
+
+/* Of a CPU without pages of 1 GiB: the same at run time, on each node. */
+static void fix_all_nodes(struct doctor *d, uint64_t page_bytes)
+{
+	AUTO_FREE char *text = NULL;
+	size_t len = 0, n = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	for (size_t i = 0; i < d->host->n_nodes; i++)
+		if (counts(&d->host->nodes[i]))
+			fprintf(f, "%secho %" PRIu64 " >/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages", n++ ? "; " : "",
+				d->host->nodes[i].mem_bytes / 16 * 15 / page_bytes, d->host->nodes[i].id, page_bytes >> 10);
+	fclose(f);
+	doctor_fix(d, "%s", text);
 }
 
 static uint64_t most_pages(const struct topology *t, uint64_t page_bytes)
@@ -83,6 +99,16 @@ static uint64_t main_size(const struct topology *t)
 		}
 	}
 	return best;
+}
+
+static uint64_t smallest_size(const struct topology *t)
+{
+	uint64_t size = t->nodes[0].pools[0].page_bytes;
+
+	for (size_t k = 1; k < t->nodes[0].n_pools; k++)
+		if (t->nodes[0].pools[k].page_bytes < size)
+			size = t->nodes[0].pools[k].page_bytes;
+	return size;
 }
 
 /* A node that has fewer than others: what one VM after the other gets there is less. True: it has not. */
@@ -158,7 +184,7 @@ static void check_hugepages(struct doctor *d)
 	if (!size) {
 		doctor_add(d, "hugepages", DOCTOR_WARNING, "host", "none is reserved, of any size, on any node");
 		if (d->f->page_1g == 0)
-			fix_node(d, &t->nodes[0], t->nodes[0].pools[0].page_bytes, t->nodes[0].mem_bytes / 16 * 15 / t->nodes[0].pools[0].page_bytes);
+			fix_all_nodes(d, smallest_size(t));
 		else
 			doctor_fix(d, "add %s to the kernel command line and reboot", words);
 		return;
@@ -206,8 +232,8 @@ static void check_free(struct doctor *d)
 		doctor_not_known(d, "memory-free", "/proc/meminfo has no MemAvailable");
 		return;
 	}
-	doctor_add(d, "memory-free", few ? DOCTOR_WARNING : DOCTOR_OK, "host", "%.1f GiB of %.1f GiB%s are available", (double)d->f->mem_available / (double)GIB,
-		   (double)normal / (double)GIB, d->f->hugetlb > 0 ? " outside of hugepages" : "");
+	doctor_add(d, "memory-free", few ? DOCTOR_WARNING : DOCTOR_OK, "host", "%.1f GiB of %.1f GiB%s are available",
+		   (double)d->f->mem_available / (double)GIB, (double)normal / (double)GIB, d->f->hugetlb > 0 ? " outside of hugepages" : "");
 	if (few)
 		doctor_fix(d, "reserve fewer hugepages, or end what uses the memory (`ps --sort=-rss -eo rss,args`)");
 }

@@ -49,10 +49,12 @@ static void check_width(struct doctor *d, size_t i, struct pci_link best, size_t
 	if (f->link.cur_width < best.width) {
 		doctor_add(d, "link-width", DOCTOR_PROBLEM, bdf, "the link runs with x%u of x%u lanes (%s)", f->link.cur_width, best.width,
 			   f->name[0] ? f->name : pci_role_word(f->role));
-		doctor_fix(d, "seat the board, its riser or its cable anew; `lspci -vvs %s` must say LnkSta: Width x%u (without \"downgraded\")", bdf, best.width);
+		doctor_fix(d,
+			   "seat the board, its riser or its cable anew; `lspci -vvs %s` must say LnkSta: Width x%u (without \"downgraded\")", bdf, best.width);
 		++*bad;
 	} else if (best.width < f->link.max_width) {
-		doctor_add(d, "link-width", DOCTOR_WARNING, bdf, "the device has x%u lanes, the port above it x%u (%s)", f->link.max_width, best.width, f->name);
+		doctor_add(d, "link-width", DOCTOR_WARNING, bdf,
+			   "the device has x%u lanes, the port above it x%u (%s)", f->link.max_width, best.width, f->name);
 		doctor_fix(d, "put it into a slot with x%u lanes, or look for lanes shared out (bifurcation) in the firmware", f->link.max_width);
 		++*bad;
 	}
@@ -79,14 +81,17 @@ static void check_links(struct doctor *d)
 			continue;
 		}
 		slow++;
-		doctor_add(d, "link-speed", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf), "the link runs at %.1f of %.1f GT/s (%s)", f->link.cur_mts / 1000.0,
+		doctor_add(d, "link-speed", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf),
+			   "the link runs at %.1f of %.1f GT/s (%s)", f->link.cur_mts / 1000.0,
 			   best.mts / 1000.0, f->name[0] ? f->name : pci_role_word(f->role));
-		doctor_fix(d, "set the slot's speed to automatic and its power saving (ASPM) off in the firmware; `lspci -vv` has the speeds (LnkCap, LnkSta, LnkCtl2)");
+		doctor_fix(d,
+			   "set the slot's speed to automatic and its power saving (ASPM) off in the firmware; `lspci -vv` has the speeds (LnkCap, LnkSta, LnkCtl2)");
 	}
 	if (n && !narrow)
 		doctor_add(d, "link-width", DOCTOR_OK, "host", "all %zu links of GPUs, their neighbours and switches have their full width", n);
 	if (n && !slow)
-		doctor_add(d, "link-speed", DOCTOR_OK, "host", idle ? "the links of %zu idle GPUs run below their maximum, as GPUs do to save power; all others do not"
+		doctor_add(d, "link-speed", DOCTOR_OK,
+			   "host", idle ? "the links of %zu idle GPUs run below their maximum, as GPUs do to save power; all others do not"
 								    : "all %zu links run at their full speed",
 			   idle ? idle : n);
 	if (!n && d->n_gpus) {
@@ -114,7 +119,8 @@ static bool check_assigned(struct doctor *d, size_t i)
 		if (!bar_unassigned(d, i, bar))
 			continue;
 		doctor_add(d, "bar-unassigned", DOCTOR_PROBLEM, pci_addr_format(&f->addr, bdf), "BAR %zu has no address (%s)", bar, f->name);
-		doctor_fix(d, "turn on \"Above 4G Decoding\" (\"Memory Mapped I/O above 4 GB\", with its largest size) in the firmware and reboot; pci=realloc may do it, too");
+		doctor_fix(d,
+			   "turn on \"Above 4G Decoding\" (\"Memory Mapped I/O above 4 GB\", with its largest size) in the firmware and reboot; pci=realloc may do it, too");
 		return false;
 	}
 	return true;
@@ -131,10 +137,12 @@ static bool check_sizes(struct doctor *d, size_t i)
 		if (x->resizable[k].bytes >= x->resizable[k].max_bytes)
 			continue;
 		fine = false;
-		doctor_add(d, "bar-size", DOCTOR_WARNING, bdf, "BAR %d has %s and can have %s", x->resizable[k].bar, format_size(x->resizable[k].bytes, is),
+		doctor_add(d, "bar-size", DOCTOR_WARNING, bdf,
+			   "BAR %d has %s and can have %s", x->resizable[k].bar, format_size(x->resizable[k].bytes, is),
 			   format_size(x->resizable[k].max_bytes, max));
 		/* The attribute takes the power of two in MiB. */
-		doctor_fix(d, "turn on \"Resizable BAR\" in the firmware; or, without a driver bound, echo %d >/sys/bus/pci/devices/%s/resource%d_resize",
+		doctor_fix(d,
+			   "turn on \"Resizable BAR\" in the firmware; or, without a driver bound, echo %d >/sys/bus/pci/devices/%s/resource%d_resize",
 			   __builtin_ctzll(x->resizable[k].max_bytes) - 20, bdf, x->resizable[k].bar);
 	}
 	return fine;
@@ -198,7 +206,8 @@ static void check_aer(struct doctor *d)
 	if (known && fine == known)
 		doctor_add(d, "aer", DOCTOR_OK, "host", "no errors to speak of since boot, in %zu functions on the way to GPUs", known);
 	if (n && !known)
-		doctor_not_known(d, "aer", "no function has aer_dev_fatal: the firmware keeps AER to itself, pci=noaer is on the command line, or it was not captured");
+		doctor_not_known(d, "aer",
+			   "no function has aer_dev_fatal: the firmware keeps AER to itself, pci=noaer is on the command line, or it was not captured");
 }
 
 /* --- the host's own ----------------------------------------------------------------------------------------------------------- */
@@ -216,7 +225,8 @@ static void check_host_devices(struct doctor *d)
 		if (!d->places[i].near || !f->host_use)
 			continue;
 		n++;
-		doctor_add(d, "host-near-gpu", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf), "it is below the switch of a GPU, and the host needs it: %s", f->host_use);
+		doctor_add(d, "host-near-gpu", DOCTOR_WARNING, pci_addr_format(&f->addr, bdf),
+			   "it is below the switch of a GPU, and the host needs it: %s", f->host_use);
 		doctor_fix(d, f->role == ROLE_NIC ? "give the host's addresses and routes to a NIC on the main board (LOM)"
 						  : "install the host on a drive that is not below a GPU's switch");
 	}

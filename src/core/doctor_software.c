@@ -31,7 +31,8 @@ static void check_kernel(struct doctor *d)
 	} else if (major > 6 || (major == 6 && minor >= 15)) {
 		doctor_add(d, "kernel", DOCTOR_OK, "host", "%s maps large BARs in large pages", release);
 	} else {
-		doctor_add(d, "kernel", DOCTOR_WARNING, "host", "%s: before 6.15 large BARs are mapped slowly, unless the distribution has mended its kernel", release);
+		doctor_add(d, "kernel", DOCTOR_WARNING, "host",
+			   "%s: before 6.15 large BARs are mapped slowly, unless the distribution has mended its kernel", release);
 		doctor_fix(d, "a newer kernel: 6.15, or one of the distribution with \"vfio/type1: huge pfnmap\" (Ubuntu: bug 2111861)");
 	}
 	if (!d->f->lockdown) {
@@ -56,12 +57,22 @@ static bool has_fast_link(const struct doctor *d)
 static void check_qemu_large_bar(struct doctor *d, const struct qemu_info *q)
 {
 	if (qemu_at_least(q, 9, 2) || !has_large_bar(d)) {
-		doctor_add(d, "qemu-large-bar", DOCTOR_OK, "host", has_large_bar(d) ? "it places large BARs so that the kernel can map them in large pages"
+		doctor_add(d, "qemu-large-bar", DOCTOR_OK,
+			   "host", has_large_bar(d) ? "it places large BARs so that the kernel can map them in large pages"
 										      : "no GPU here has a large BAR");
 		return;
 	}
-	doctor_add(d, "qemu-large-bar", DOCTOR_WARNING, "host", "QEMU %d.%d: before 9.2 large BARs are not aligned for large pages", q->major, q->minor);
+	doctor_add(d, "qemu-large-bar", DOCTOR_WARNING, "host",
+		   "QEMU %d.%d: before 9.2 large BARs are not aligned for large pages", q->major, q->minor);
 	doctor_fix(d, "QEMU 9.2 or newer ([qemu] binary in the definitions); not x-no-mmap, which ends GPUDirect");
+}
+
+static void qemu_not_known(struct doctor *d)
+{
+	static const char *const codes[] = { "qemu", "qemu-large-bar", "qemu-link-speed", "qemu-vcpus", "firmware" };
+
+	for (size_t i = d->f->qemu_error ? 1 : 0; i < ARRAY_SIZE(codes); i++)
+		doctor_not_known(d, codes[i], d->f->qemu_error ? "there is no QEMU" : "it is another machine's");
 }
 
 static void check_qemu(struct doctor *d)
@@ -74,12 +85,11 @@ static void check_qemu(struct doctor *d)
 		doctor_fix(d, "install the package qemu-system-x86 (RHEL: qemu-kvm)");
 	}
 	if (!q) {
-		if (!d->f->qemu_error)
-			doctor_not_known(d, "qemu", "it is another machine's");
+		qemu_not_known(d);
 		return;
 	}
-	doctor_add(d, "qemu", qemu_has(q, QF_VFIO) ? DOCTOR_OK : DOCTOR_PROBLEM, "host", "%d.%d.%d, %s%s", q->major, q->minor, q->micro, q->path ? q->path : "recorded answers",
-		   qemu_has(q, QF_VFIO) ? "" : ", has no vfio-pci");
+	doctor_add(d, "qemu", qemu_has(q, QF_VFIO) ? DOCTOR_OK : DOCTOR_PROBLEM, "host", "%d.%d.%d, %s%s", q->major, q->minor, q->micro,
+		   q->path ? q->path : "recorded answers", qemu_has(q, QF_VFIO) ? "" : ", has no vfio-pci");
 	if (!qemu_has(q, QF_VFIO))
 		doctor_fix(d, "a QEMU that was built with VFIO, as the package qemu-system-x86 is");
 	check_qemu_large_bar(d, q);
@@ -118,14 +128,16 @@ static void check_fabric_manager(struct doctor *d)
 	if (d->f->fabric_manager < 0) {
 		doctor_not_known(d, "fabric-manager", "the processes of this machine cannot be seen");
 	} else if (ours && !d->f->fabric_manager) {
-		doctor_add(d, "fabric-manager", DOCTOR_PROBLEM, "host", "%zu of %zu NVSwitches are on nvidia, and Fabric Manager does not run", ours, switches);
+		doctor_add(d, "fabric-manager", DOCTOR_PROBLEM, "host",
+			   "%zu of %zu NVSwitches are on nvidia, and Fabric Manager does not run", ours, switches);
 		doctor_fix(d, "systemctl enable --now nvidia-fabricmanager (of exactly the driver's version%s%s)", d->f->nvidia_version ? ", " : "",
 			   d->f->nvidia_version ? d->f->nvidia_version : "");
 	} else if (!ours && d->f->fabric_manager) {
 		doctor_add(d, "fabric-manager", DOCTOR_WARNING, "host", "it runs, but no NVSwitch is on nvidia for it to manage");
 		doctor_fix(d, "where VMs get the NVSwitches: systemctl disable --now nvidia-fabricmanager; else load the NVIDIA driver");
 	} else {
-		doctor_add(d, "fabric-manager", DOCTOR_OK, "host", ours ? "it runs" : "no NVSwitch is on nvidia: it runs in the guests that get the switches");
+		doctor_add(d, "fabric-manager", DOCTOR_OK,
+			   "host", ours ? "it runs" : "no NVSwitch is on nvidia: it runs in the guests that get the switches");
 	}
 }
 
@@ -171,7 +183,8 @@ static void check_limits(struct doctor *d)
 		else
 			doctor_add(d, "nofile", DOCTOR_OK, "host", "%" PRId64 " open files", f->nofile);
 	} else {
-		doctor_add(d, "nofile", DOCTOR_WARNING, "host", "a process may have %" PRId64 " open files; a VM with all devices may need %d", f->nofile, FILES_MIN);
+		doctor_add(d, "nofile", DOCTOR_WARNING, "host",
+			   "a process may have %" PRId64 " open files; a VM with all devices may need %d", f->nofile, FILES_MIN);
 		doctor_fix(d, "\"USER - nofile 524288\" in /etc/security/limits.d, LimitNOFILE=524288 in a unit");
 	}
 	if (f->cgroup > 0)
@@ -216,10 +229,13 @@ static void check_claims(struct doctor *d)
 void doctor_check_records(struct doctor *d)
 {
 	check_claims(d);
+	if (!d->f->live)
+		doctor_not_known(d, "bad-record", "marks are kept on that machine");
 	for (size_t i = 0; i < d->f->n_bad_absent; i++) {
 		char bdf[PCI_ADDR_STR];
 
-		doctor_add(d, "bad-record", DOCTOR_WARNING, pci_addr_format(&d->f->bad_absent[i], bdf), "marked as bad, and there is no such function any more");
+		doctor_add(d, "bad-record", DOCTOR_WARNING, pci_addr_format(&d->f->bad_absent[i], bdf),
+			   "marked as bad, and there is no such function any more");
 		doctor_fix(d, "if it was taken out for good: gpuvm doctor --clear %s", bdf);
 	}
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* doctor_facts.c - what doctor wants to know of a host beside its topology. Nothing is opened for writing; what is not there, or not for us, stays unknown. */
+/* doctor_facts.c - what doctor wants to know of a host beside its topology. Nothing is opened for writing; what is not there, or not for us,
+ * stays unknown. */
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>

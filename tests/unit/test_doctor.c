@@ -11,7 +11,7 @@
 #include "tests/fake/fakeqemu.h"
 #include "tests/fake/mkhost.h"
 
-/* A good machine: two nodes, each with a switch that has a GPU, a NIC and a drive below it. %s: properties of root port, downstream port, GPU, NIC, drive. */
+/* A good machine: two nodes, each with a switch that has a GPU, a NIC and a drive below it. %s: properties of root port, downstream port, GPU, NIC. */
 static const char machine[] = "host m kernel=6.15.0\n"
 			      "cpu GenuineIntel threads=2\n"
 			      "iommu intel\n"
@@ -22,7 +22,7 @@ static const char machine[] = "host m kernel=6.15.0\n"
 			      "kind dn 1000:c030 060400 pcie=downstream link=32x16 driver=pcieport %s\n"
 			      "kind gpu 10de:2335 030200 bars=16M:64,256G:p,32M:p link=32x16 %s\n"
 			      "kind nic 15b3:1021 020700 bars=32M:p link=32x16 driver=mlx5_core %s\n"
-			      "kind ssd 144d:a824 010802 bars=32K:64 link=32x4 driver=nvme %s\n"
+			      "kind ssd 144d:a824 010802 bars=32K:64 link=32x4 driver=nvme\n"
 			      "kind lom 14e4:165f 020000 bars=64K:p link=5x2 driver=tg3\n"
 			      "bus 0000:10 node=0\n"
 			      "\t10:01.0 rp\n"
@@ -65,7 +65,7 @@ static void setup_root(struct setup *s, char *root)
 /* Properties: NULL is those of the good machine. */
 static void setup_with(struct setup *s, const char *rp, const char *dn, const char *gpu, const char *nic)
 {
-	AUTO_FREE char *text = xasprintf(machine, rp ? rp : "", dn ? dn : "acs=0x5d", gpu ? gpu : "", nic ? nic : "ats=on", "");
+	AUTO_FREE char *text = xasprintf(machine, rp ? rp : "", dn ? dn : "acs=0x5d", gpu ? gpu : "", nic ? nic : "ats=on");
 
 	setup_root(s, mkhost_text(text));
 }
@@ -270,7 +270,7 @@ Test(doctor, acs_on_the_command_line)
 
 Test(doctor, good_machine)
 {
-	static const char *const codes[] = { "gpus",	"device-bad",	  "iommu-group", "acs-isolation", "acs-direct", "ats",	    "link-width", "link-speed",
+	static const char *const codes[] = { "gpus",	"iommu-group", "acs-isolation", "acs-direct", "ats",	    "link-width", "link-speed",
 					     "bar-unassigned", "bar-size", "host-near-gpu", "gpu-node",    "gpu-reset",	"gpu-vfs", "gpu-driver", "hugepages",
 					     "hugepages-node", "memory-free", "nodes-per-socket", "isolated-cpus", "kernel" };
 	struct setup s;
@@ -349,7 +349,7 @@ Test(doctor, acs_missing_or_hidden)
 
 	setup_with(&s, NULL, "", NULL, NULL);
 	EXPECT(&s, "acs-missing", DOCTOR_WARNING);
-	EXPECT_TEXT(&s, "acs-missing", "3 downstream ports");
+	EXPECT_TEXT(&s, "acs-missing", "downstream ports of the switch cannot do ACS");
 	EXPECT_TEXT(&s, "acs-missing", "0000:11:00.0");
 	setup_clear(&s);
 	setup_with(&s, "unreadable", "acs=0x0 unreadable", "unreadable", "unreadable");
@@ -481,6 +481,9 @@ Test(doctor, gpus_themselves)
 	EXPECT(&s, "gpu-driver", DOCTOR_WARNING);
 	strcpy(gpu->driver, "vfio-pci");
 	EXPECT(&s, "gpu-driver", DOCTOR_OK);
+	EXPECT_UNKNOWN(&s, "device-bad");
+	s.f.live = true;
+	EXPECT(&s, "device-bad", DOCTOR_OK);
 	gpu->bad = xstrdup("its reset failed");
 	EXPECT(&s, "device-bad", DOCTOR_PROBLEM);
 	EXPECT_TEXT(&s, "device-bad", "gpuvm doctor --clear 0000:13:00.0");
@@ -587,6 +590,10 @@ Test(doctor, hugepages)
 	pool(&s, 0, gib)->total = 0;
 	EXPECT(&s, "hugepages", DOCTOR_WARNING);
 	cr_expect(!worst(&s, "hugepages-node") && !worst(&s, "hugepages-boot"));
+	EXPECT_TEXT(&s, "hugepages", "add hugepagesz=1G hugepages=0:60,1:60 to the kernel command line");
+	s.f.page_1g = 0;
+	check(&s);
+	EXPECT_TEXT(&s, "hugepages", "echo 30720 >/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages");
 	s.host.nodes[0].n_pools = 0;
 	EXPECT_UNKNOWN(&s, "hugepages");
 	setup_clear(&s);
@@ -697,8 +704,10 @@ Test(doctor, kernel_and_qemu)
 	*s.host.kernel = '\0';
 	EXPECT_UNKNOWN(&s, "kernel");
 	EXPECT_UNKNOWN(&s, "qemu");
+	EXPECT_UNKNOWN(&s, "qemu-vcpus");
 	s.f.qemu_error = xstrdup("there is no program 'qemu-system-x86_64'");
 	EXPECT(&s, "qemu", DOCTOR_PROBLEM);
+	EXPECT_UNKNOWN(&s, "firmware");
 	s.f.qemu = &q7;
 	EXPECT(&s, "qemu", DOCTOR_OK);
 	EXPECT(&s, "qemu-large-bar", DOCTOR_WARNING);
@@ -777,7 +786,10 @@ Test(doctor, records)
 	s.f.claims[0].damaged = xstrdup("not a JSON object");
 	EXPECT(&s, "claim", DOCTOR_PROBLEM);
 	EXPECT_TEXT(&s, "claim", "remove its claim.json");
-	cr_expect(!worst(&s, "bad-record"));
+	EXPECT_UNKNOWN(&s, "bad-record");
+	s.f.live = true;
+	check(&s);
+	cr_expect(!worst(&s, "bad-record") && !is_unknown(&s, "bad-record"));
 	*PUSH_ZEROED(s.f.bad_absent, s.f.n_bad_absent) = (struct pci_addr){ .bus = 0x99 };
 	EXPECT(&s, "bad-record", DOCTOR_WARNING);
 	EXPECT_TEXT(&s, "bad-record", "gpuvm doctor --clear 0000:99:00.0");
@@ -1137,12 +1149,12 @@ Test(doctor, exit_codes, .timeout = 60)
 	EXPECT_SAYS(&p, "cmdline pcie_acs_override\n  here:  (not given)\n  there: downstream\n");
 	EXPECT_SAYS(&p, "acs-override: host\n  here:  ok: ");
 	EXPECT_SAYS(&p, "2 differences");
-	EXPECT_SH(&p, 1, "echo '{' >$R/broken.json; $G doctor --sysroot $GOOD --compare $R/broken.json");
+	EXPECT_SH(&p, 2, "echo '{' >$R/broken.json; $G doctor --sysroot $GOOD --compare $R/broken.json");
 	EXPECT_SAYS(&p, "is damaged");
-	EXPECT_SH(&p, 1, "echo '{}' >$R/broken.json; $G doctor --sysroot $GOOD --compare $R/broken.json");
+	EXPECT_SH(&p, 2, "echo '{}' >$R/broken.json; $G doctor --sysroot $GOOD --compare $R/broken.json");
 	EXPECT_SAYS(&p, "is not what `gpuvm doctor --json` of this version prints");
-	EXPECT_SH(&p, 1, "$G doctor --sysroot $GOOD --compare $R/nothing");
-	EXPECT_SH(&p, 1, "$G doctor --sysroot $R/nothing");
+	EXPECT_SH(&p, 2, "$G doctor --sysroot $GOOD --compare $R/nothing");
+	EXPECT_SH(&p, 2, "$G doctor --sysroot $R/nothing");
 	EXPECT_SH(&p, 2, "$G doctor twice");
 	EXPECT_SH(&p, 2, "$G doctor --clear all --json");
 	EXPECT_SH(&p, 2, "$G doctor --clear everything");
