@@ -34,6 +34,8 @@ int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, str
 
 /* Put every function back to `from` and its old override, as far as needed: idempotent. All are tried; the first error is returned. */
 int bind_restore(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e);
+/* The same; @ret_back[i], false before, is made true if function i is back. */
+int bind_restore_each(const struct sysfs *s, const struct bind_op *ops, size_t n, bool *ret_back, struct err *e);
 
 /* After binding: is every IOMMU group complete, i.e. is each endpoint in the groups of @ops on a vfio driver, on pci-stub
  * or unbound?  -EPERM names the offender ("group-not-viable").  Kernel: Documentation/driver-api/vfio.rst. */

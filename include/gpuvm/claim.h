@@ -76,7 +76,7 @@ bool claim_launcher_alive(const struct claim *c);
 bool claim_qemu_alive(const struct claim *c);
 bool claim_alive(const struct claim *c);
 
-/* All claims that are alive, as the planner wants them; stale ones are recovered first. One that cannot be: its devices that are not back are
+/* All claims that are alive, as the planner wants them; stale ones are recovered first. One that cannot be: the devices that are left in it are
  * in use (pid 0).  Call with the lock held.  @except: leave out this VM, but for its taps. @s NULL: only look; stale claims are skipped. A claim that cannot be read is an error that names it. */
 int claim_collect_use(const struct sysfs *s, const char *except, struct host_use *ret, struct err *e);
 
@@ -85,7 +85,7 @@ int claim_collect_use(const struct sysfs *s, const char *except, struct host_use
 int claim_busy(const char *rundir, bool create, unsigned int timeout_ms, struct err *e);
 
 /* Undo a stale claim of a dead launcher: end QEMU if it was not to live on, end its helpers, give devices back, remove the claim.
- * -EBUSY if it is alive. Idempotent. What fails is noted in the claim, and claim_collect_use() tries again only after RECOVER_RETRY_S: a hung
+ * -EBUSY if it is alive. Idempotent. What fails is noted in the claim, which keeps only the devices that are not back, and claim_collect_use() tries again only after RECOVER_RETRY_S: a hung
  * device costs a minute each time. */
 #define RECOVER_RETRY_S 600
 #define BUSY_TIMEOUT_MS 3000

@@ -47,7 +47,7 @@ int holders_find(const struct sysfs *s, const struct pci_addr *v, size_t n, stru
 struct holders_wait {
 	unsigned int timeout_ms; /* 0: do not wait */
 	int cancel_fd;		 /* readable: give up; -1: none. Nothing is read from it */
-	/* Called after each look that found somebody; may be NULL. */
+	/* Called after each look that found somebody, with 0 after the first one; may be NULL. */
 	void (*progress)(void *ctx, const struct holder *v, size_t n, uint64_t waited_ms);
 	void *ctx;
 };

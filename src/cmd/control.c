@@ -436,6 +436,23 @@ static int end_by_launcher(int pidfd, int sig, uint64_t timeout_ms)
 	return r == -ESRCH ? 0 : r;
 }
 
+/* Its launcher has ended. What it could not give back is in the claim that it left. */
+static int check_given_back(const char *vm)
+{
+	AUTO_FREE char *dir = claim_vm_dir(vm);
+	struct claim c = { 0 };
+	struct err e = { 0 };
+	int r = claim_read(dir, &c, &e);
+	bool left = r == 0 && !claim_alive(&c);
+
+	if (left)
+		log_error("VM '%s' has ended, but not everything could be given back; `gpuvm recover %s` tries it once more and says what hinders it", vm, vm);
+	else if (r < 0 && r != -ENOENT)
+		log_error("%s", e.msg);
+	claim_clear(&c);
+	return left || (r < 0 && r != -ENOENT) ? EXIT_FAILED : EXIT_DONE;
+}
+
 int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 {
 	AUTO_FREE char *vm = cmd_vm_name(name);
@@ -460,7 +477,7 @@ int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 		r = pidfd < 0 ? pidfd : claim_launcher_alive(&s.claim) ? end_by_launcher(pidfd, sig, timeout_ms) : 0;
 		if (r < 0 && r != -ESRCH)
 			log_error("stop '%s': its launcher (pid %d) cannot be told: %s", vm, s.claim.launcher_pid, strerror(-r));
-		r = r < 0 && r != -ESRCH ? EXIT_FAILED : EXIT_DONE;
+		r = r < 0 && r != -ESRCH ? EXIT_FAILED : check_given_back(vm);
 	}
 	clear_state(&s);
 	return r;

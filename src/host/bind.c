@@ -189,16 +189,19 @@ static int wrap(const struct job *j, struct err *e)
 	return driver ? err_wrap(e, "%s %s (%s)", j->verb, bdf, driver) : err_wrap(e, "%s %s", j->verb, bdf);
 }
 
-/* One after the other in this process; @all: go on after a failure. The first error is returned. */
-static int run_serial(const struct job *jobs, size_t n, bool all, struct err *e)
+/* One after the other in this process; @all: go on after a failure. The first error is returned; @ret_done may be NULL. */
+static int run_serial(const struct job *jobs, size_t n, bool all, bool *ret_done, struct err *e)
 {
 	int first = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		struct err mine = { 0 };
 
-		if (jobs[i].run(jobs[i].s, jobs[i].op, &mine) == 0)
+		if (jobs[i].run(jobs[i].s, jobs[i].op, &mine) == 0) {
+			if (ret_done)
+				ret_done[i] = true;
 			continue;
+		}
 		if (!first) {
 			*e = mine;
 			first = wrap(&jobs[i], e);
@@ -209,7 +212,7 @@ static int run_serial(const struct job *jobs, size_t n, bool all, struct err *e)
 	return first;
 }
 
-static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms, struct err *e)
+static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms, bool *ret_done, struct err *e)
 {
 	AUTO_FREE struct worker_job *work = xcalloc(n, sizeof(*work));
 	size_t failed = 0;
@@ -221,6 +224,8 @@ static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms
 	}
 	workers_run(work, n, timeout_ms);
 	for (size_t i = 0; i < n; i++) {
+		if (ret_done)
+			ret_done[i] = work[i].err.code == 0;
 		if (work[i].err.code == 0)
 			continue;
 		if (failed++)
@@ -236,7 +241,7 @@ static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms
 	return failed ? e->code : 0;
 }
 
-static int run_all(const struct sysfs *s, const struct bind_op *ops, size_t n, bool restore, struct err *e)
+static int run_all(const struct sysfs *s, const struct bind_op *ops, size_t n, bool restore, bool *ret_done, struct err *e)
 {
 	AUTO_FREE struct job *jobs = xcalloc(n, sizeof(*jobs));
 
@@ -247,8 +252,8 @@ static int run_all(const struct sysfs *s, const struct bind_op *ops, size_t n, b
 		jobs[i].verb = restore ? "give back" : "bind";
 	}
 	if (s->serial)
-		return run_serial(jobs, n, restore, e);
-	return run_workers(jobs, n, s->timeout_ms ? s->timeout_ms : DEFAULT_TIMEOUT_MS, e);
+		return run_serial(jobs, n, restore, ret_done, e);
+	return run_workers(jobs, n, s->timeout_ms ? s->timeout_ms : DEFAULT_TIMEOUT_MS, ret_done, e);
 }
 
 int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e)
@@ -264,12 +269,17 @@ int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, str
 		if (!driver)
 			return err_set(e, -ENOENT, "bind %s: driver '%s' is not loaded", bdf, ops[i].to);
 	}
-	return run_all(s, ops, n, false, e);
+	return run_all(s, ops, n, false, NULL, e);
 }
 
 int bind_restore(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e)
 {
-	return run_all(s, ops, n, true, e);
+	return run_all(s, ops, n, true, NULL, e);
+}
+
+int bind_restore_each(const struct sysfs *s, const struct bind_op *ops, size_t n, bool *ret_back, struct err *e)
+{
+	return run_all(s, ops, n, true, ret_back, e);
 }
 
 /* --- groups -------------------------------------------------------------------------------------------- */

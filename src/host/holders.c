@@ -458,14 +458,18 @@ static int give_up(int code, const char *why, struct holder *v, size_t n, struct
 int holders_wait(const struct sysfs *s, const struct pci_addr *v, size_t n, const struct holders_wait *o, struct holder **ret, size_t *ret_n,
 		 struct err *e)
 {
-	uint64_t start = now_ms(), pause_ms = FIRST_PAUSE_MS / 2;
+	uint64_t start = 0, pause_ms = FIRST_PAUSE_MS / 2;
 
 	for (;;) {
 		struct holder *who = NULL;
 		size_t n_who = 0;
 		struct err part = { 0 };
 		int r = holders_find(s, v, n, &who, &n_who, &part);
-		uint64_t waited = now_ms() - start;
+		uint64_t now = now_ms(), waited;
+
+		/* A look itself may take a while. */
+		start = start ? start : now;
+		waited = now - start;
 
 		if (r < 0 || !n_who) {
 			if (r)

@@ -22,14 +22,18 @@
 
 /* --- memory ----------------------------------------------------------------------------------------- */
 
+static void free_device(struct claim_device *d)
+{
+	free(d->from);
+	free(d->override);
+	free(d->to);
+	free(d->id);
+}
+
 void claim_clear(struct claim *c)
 {
-	for (size_t i = 0; i < c->n_devices; i++) {
-		free(c->devices[i].from);
-		free(c->devices[i].override);
-		free(c->devices[i].to);
-		free(c->devices[i].id);
-	}
+	for (size_t i = 0; i < c->n_devices; i++)
+		free_device(&c->devices[i]);
 	free(c->devices);
 	for (size_t i = 0; i < c->n_helpers; i++)
 		free(c->helpers[i].name);
@@ -458,11 +462,9 @@ static int remove_file(const char *dir, const char *file, struct err *e)
 	return 0;
 }
 
-int claim_release(struct claim *c, int exit_code, struct err *e)
+static int write_last(const struct claim *c, int exit_code, struct err *e)
 {
-	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock", CLAIM_FILE };
 	struct json_object *o = json_object_new_object();
-	int r;
 
 	add_i64(o, "schema", CLAIM_SCHEMA);
 	add_str(o, "vm", c->vm);
@@ -472,15 +474,23 @@ int claim_release(struct claim *c, int exit_code, struct err *e)
 	add_i64(o, "exit_code", exit_code);
 	add_i64(o, "started", c->started);
 	add_i64(o, "ended", time(NULL));
-	r = write_json(c->rundir, LAST_FILE, o, e);
-	if (r == 0)
-		r = seed_remove(c->rundir, e);
+	return write_json(c->rundir, LAST_FILE, o, e);
+}
+
+int claim_release(struct claim *c, int exit_code, struct err *e)
+{
+	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock", CLAIM_FILE };
+	int last = write_last(c, exit_code, e), r = seed_remove(c->rundir, e);
+
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		int rm = remove_file(c->rundir, files[i], e);
 
 		r = r < 0 ? r : rm;
 	}
-	return r;
+	/* Where /run is full there is room now, for what fits into a claim's place. */
+	if (last == -ENOSPC && r == 0)
+		last = write_last(c, exit_code, e);
+	return r < 0 ? r : last;
 }
 
 int claim_read_last(const char *dir, struct claim_last *ret, struct err *e)
@@ -539,8 +549,22 @@ int claim_busy(const char *rundir, bool create, unsigned int timeout_ms, struct 
 	return STEAL_FD(fd);
 }
 
-static int restore_devices(const struct sysfs *s, const struct claim *c, struct err *e)
+/* Those that are back behind those that are not, of which there are as many as is returned. */
+static size_t sort_devices(struct claim *c, const bool *back)
 {
+	AUTO_FREE struct claim_device *sorted = xcalloc(c->n_devices + 1, sizeof(*sorted));
+	size_t left = 0, last = c->n_devices;
+
+	for (size_t i = 0; i < c->n_devices; i++)
+		sorted[back[i] ? --last : left++] = c->devices[i];
+	memcpy(c->devices, sorted, c->n_devices * sizeof(*sorted));
+	return left;
+}
+
+/* @ret_left: the first so many devices of the claim are not back. */
+static int restore_devices(const struct sysfs *s, struct claim *c, size_t *ret_left, struct err *e)
+{
+	AUTO_FREE bool *back = xcalloc(c->n_devices + 1, sizeof(*back));
 	AUTO_FREE struct bind_op *ops = claim_bind_ops(c);
 	int busy = claim_busy(c->rundir, false, BUSY_TIMEOUT_MS, e);
 	struct sysfs mine = *s;
@@ -553,38 +577,47 @@ static int restore_devices(const struct sysfs *s, const struct claim *c, struct 
 	mine.busy_fd = busy < 0 ? 0 : busy;
 	if (launch_reset(&mine, c, &reset) < 0)
 		log_error("%s: %s", c->vm, reset.msg);
-	r = bind_restore(&mine, ops, c->n_devices, e);
+	r = bind_restore_each(&mine, ops, c->n_devices, back, e);
 	if (mine.busy_fd)
 		close(mine.busy_fd);
+	*ret_left = sort_devices(c, back);
 	return r;
 }
 
 /* Everything but the files. */
-static int undo_effects(const struct sysfs *s, const struct claim *c, struct err *e)
+static int undo_effects(const struct sysfs *s, struct claim *c, size_t *ret_left, struct err *e)
 {
 	int r = claim_qemu_alive(c) ? spawn_kill(c->qemu_pid, c->qemu_start, e) : 0;
 
 	if (r == 0)
 		r = claim_stop_helpers(c, e);
-	return r == 0 && c->bound ? restore_devices(s, c, e) : r;
+	return r == 0 && c->bound ? restore_devices(s, c, ret_left, e) : r;
 }
 
-static void note_failure(struct claim *c, const char *why)
+/* What is back may be another VM's by the time of the next attempt, and must not be given back twice: it leaves the claim, or goes on being held. */
+static void note_failure(struct claim *c, size_t left, const char *why)
 {
+	size_t all = c->n_devices;
 	struct err e = { 0 };
 
 	c->recover_failed = time(NULL);
 	strcpy(c->state, "failed");
 	free(c->reason);
 	c->reason = xstrdup(why);
-	if (claim_write(c, &e) < 0)
+	c->n_devices = left;
+	if (claim_write(c, &e) < 0) {
 		log_warning("%s", e.msg);
+		c->n_devices = all;
+	}
+	for (size_t i = c->n_devices; i < all; i++)
+		free_device(&c->devices[i]);
 }
 
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 {
 	AUTO_FREE char *boot = claim_boot_id();
 	bool this_boot = strcmp(boot, c->boot_id) == 0;
+	size_t left = c->n_devices;
 	int r;
 
 	if (claim_launcher_alive(c))
@@ -593,9 +626,9 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 		return err_set(e, -EBUSY, "'%s' is running without its launcher: QEMU has pid %d; `gpuvm start %s` takes it over, `gpuvm stop %s` ends it", c->vm,
 			       c->qemu_pid, c->vm, c->vm);
 	/* After a reboot the devices have their boot drivers again: there is nothing to undo. */
-	r = this_boot ? undo_effects(s, c, e) : 0;
+	r = this_boot ? undo_effects(s, c, &left, e) : 0;
 	if (r < 0) {
-		note_failure(c, e->msg);
+		note_failure(c, left, e->msg);
 		return err_wrap(e, "recover '%s'", c->vm);
 	}
 	strcpy(c->state, "failed");
@@ -626,16 +659,11 @@ static void add_device(const struct claim *c, size_t i, pid_t pid, struct host_u
 	snprintf(d->vm, sizeof(d->vm), "%s", c->vm);
 }
 
-/* Of a VM that is gone: what its driver does not have back. CPUs and memory went with its processes. */
-static void add_stuck(const struct sysfs *s, const struct claim *c, struct host_use *u)
+/* Of a VM that is gone: what is still in its claim would be given back once more, whoever has it then. CPUs and memory went with its processes. */
+static void add_stuck(const struct claim *c, struct host_use *u)
 {
-	for (size_t i = 0; i < c->n_devices; i++) {
-		AUTO_FREE char *now = bind_current_driver(s, &c->devices[i].addr);
-		const char *from = c->devices[i].from;
-
-		if (from && now ? strcmp(from, now) != 0 : from || now)
-			add_device(c, i, 0, u);
-	}
+	for (size_t i = 0; c->bound && i < c->n_devices; i++)
+		add_device(c, i, 0, u);
 }
 
 static void add_use(const struct claim *c, struct host_use *u)
@@ -668,17 +696,19 @@ static void add_use(const struct claim *c, struct host_use *u)
 /* A claim whose VM is gone. One that cannot be undone must not keep others from starting. */
 static void reconcile(const struct sysfs *s, struct claim *c, struct host_use *u)
 {
+	AUTO_FREE char *boot = claim_boot_id();
+	bool another_boots = strcmp(boot, c->boot_id) != 0; /* nothing can hang */
 	struct err e = { 0 };
 	int r = -EAGAIN;
 
-	if (time(NULL) - c->recover_failed >= RECOVER_RETRY_S || time(NULL) < c->recover_failed) {
+	if (another_boots || time(NULL) - c->recover_failed >= RECOVER_RETRY_S || time(NULL) < c->recover_failed) {
 		log_notice("%s: its launcher is gone; giving its devices back", c->vm);
 		r = claim_recover(s, c, &e);
 		if (r < 0)
 			log_warning("%s", e.msg);
 	}
 	if (r < 0)
-		add_stuck(s, c, u);
+		add_stuck(c, u);
 }
 
 static int collect_one(const struct sysfs *s, const char *dir, const char *except, struct host_use *u, struct err *e)

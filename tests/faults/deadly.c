@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <signal.h>
 
-#include "deadly.h"
+#include "tests/faults/deadly.h"
 
 void deadly_moment(struct deadly *d)
 {

@@ -3,7 +3,7 @@
  *
  * With a real QEMU: the launcher is killed before every system call of its life that changes anything. Whatever the moment: the same command starts
  * the VM or takes it over, and when that one ends nothing is left.  Then QEMU is killed at the same moments: the launcher ends, and leaves nothing.
- * Then no process is killed, but each of these calls fails once, with each of a few errors.
+ * Then no process is killed, but each of these calls fails once, with each of a few errors; and then the launcher is asked to stop, or to go on, at each.
  * With the model kernel: who binds, who gives back and who recovers are killed before and behind every write to a device. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,11 +14,12 @@
 #include <sys/user.h>
 #include <unistd.h>
 
-#include "deadly.h"
 #include "gpuvm/affinity.h"
 #include "gpuvm/claim.h"
-#include "tests/unit/programs.h"
+#include "gpuvm/log.h"
 #include "tests/fake/mkhost.h"
+#include "tests/faults/deadly.h"
+#include "tests/unit/programs.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #define STRIDE 8 /* the sanitizers see the same code at each */
@@ -39,7 +40,8 @@ static const int reads_only[] = {
 /* To be killed before one of these is no other moment; that it fails is another matter. */
 static const int make_fds[] = { SYS_pipe2, SYS_socket, SYS_socketpair, SYS_dup, SYS_dup2, SYS_timerfd_create, SYS_signalfd4, SYS_pidfd_open };
 
-enum victim { LAUNCHER, QEMU, CALL };
+/* ASKED: nobody is killed, but the launcher gets a signal that it may have an answer to. */
+enum victim { LAUNCHER, QEMU, CALL, ASKED };
 
 static bool is_one_of(unsigned long nr, const int *v, size_t n)
 {
@@ -104,14 +106,32 @@ static void fail_call(pid_t pid, int error)
 	cr_assert(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user_regs_struct, rax), (long)-error) == 0);
 }
 
-/* Run the launcher until it has made @calls calls that count, and kill it before the next one, or its QEMU if there is one, or let that call fail
- * with @error. Once the guest runs it is asked to stop, so the way down is met, too. Returns false if it ended without such a moment. */
 static void on_alarm(int sig)
 {
 	(void)sig; /* waitpid() returns */
 }
 
-static bool hit_after(const struct place *p, int calls, enum victim victim, int error)
+/* The launcher has ended by itself, or of a signal that came before it had an answer to it. */
+static void check_end(int status, int calls, enum victim victim, pid_t qemu, int number)
+{
+	int code = WEXITSTATUS(status);
+
+	if (victim == ASKED && WIFSIGNALED(status) && WTERMSIG(status) == number)
+		return;
+	cr_assert(WIFEXITED(status), "the launcher: status %x", (unsigned int)status);
+	if (victim == ASKED) {
+		/* 1: the guest had not run yet. */
+		cr_assert(code == 0 || (code == 1 && number == SIGTERM), "%s before call %d: exit %d", strsignal(number), calls, code);
+		return;
+	}
+	/* Without its QEMU: 1 before the guest ran, 6 then; 0 if it had been asked to stop. */
+	cr_assert(code == 0 || ((qemu || victim == CALL) && (code == 1 || code == 4 || code == 6)), "before call %d: exit %d", calls, code);
+}
+
+/* Run the launcher until it has made @calls calls that count, and kill it before the next one, or its QEMU if there is one, or let that call fail
+ * with the error @number, or send the signal @number. Once the guest runs it is asked to stop, so the way down is met, too. Returns false if it ended
+ * without such a moment. */
+static bool hit_after(const struct place *p, int calls, enum victim victim, int number)
 {
 	pid_t pid = start_traced(p), qemu = 0;
 	bool asked = false;
@@ -130,13 +150,10 @@ static bool hit_after(const struct place *p, int calls, enum victim victim, int 
 
 			kill(pid, SIGKILL);
 			cr_assert(read_text_file(out, 1 << 16, &text) == 0);
-			cr_assert_fail("call %d, error %d: the launcher does not end:\n%s", calls, error, text);
+			cr_assert_fail("call %d, error or signal %d: the launcher does not end:\n%s", calls, number, text);
 		}
 		if (WIFEXITED(status) || WIFSIGNALED(status)) {
-			cr_assert(WIFEXITED(status), "the launcher: status %x", (unsigned int)status);
-			/* Without its QEMU: 1 before the guest ran, 6 then; 0 if it had been asked to stop. */
-			cr_assert(WEXITSTATUS(status) == 0 || ((qemu || victim == CALL) && (WEXITSTATUS(status) == 1 || WEXITSTATUS(status) == 4 || WEXITSTATUS(status) == 6)),
-				  "before call %d: exit %d", calls, WEXITSTATUS(status));
+			check_end(status, calls, victim, qemu, number);
 			return seen > calls;
 		}
 		sig = WSTOPSIG(status) & 0x7f;
@@ -155,7 +172,11 @@ static bool hit_after(const struct place *p, int calls, enum victim victim, int 
 		if (victim == LAUNCHER)
 			break;
 		if (victim == CALL) {
-			fail_call(pid, error);
+			fail_call(pid, number);
+			continue;
+		}
+		if (victim == ASKED) {
+			kill(pid, number);
 			continue;
 		}
 		qemu = qemu_pid(p);
@@ -195,6 +216,24 @@ static void kill_matrix(enum victim victim, int share)
 	place_end(&p);
 }
 
+/* SIGTERM ends it, once is enough; SIGHUP does not, if it comes when there is something to end. */
+static void asked_matrix(int number, int share)
+{
+	struct place p = place_new();
+	int n = share * STRIDE;
+
+	make_definition(&p);
+	for (; hit_after(&p, n, ASKED, number); n += SHARES * STRIDE) {
+		int r = sh(&p, "[ ! -e $R/demo ] || ! " LEFT " && ! ps -C qemu-system-x86 -o stat=,args= | grep -F \"$R/\" | grep -v ^Z");
+
+		cr_expect(r == 0, "%s before call %d: something is left: exit %d\n%s", strsignal(number), n, r, p.out);
+	}
+	cr_log_info("%d moments", n / (SHARES * STRIDE));
+	cr_expect(n > 100, "the launcher makes only %d calls that change something?", n);
+	sh(&p, "rm -rf $R/demo $R/*.ini");
+	place_end(&p);
+}
+
 static const int errors[] = { EIO, ENOSPC, EBUSY, EINTR };
 
 /* A call that fails on the way down may leave a claim: recovering, or the next command, makes an end of it. */
@@ -225,6 +264,14 @@ static void failure_matrix(int share)
 	Test(kill, call_share_##n, .timeout = 900)          \
 	{                                                   \
 		failure_matrix(n);                          \
+	}                                                   \
+	Test(kill, sigterm_share_##n, .timeout = 600)       \
+	{                                                   \
+		asked_matrix(SIGTERM, n);                   \
+	}                                                   \
+	Test(kill, sighup_share_##n, .timeout = 600)        \
+	{                                                   \
+		asked_matrix(SIGHUP, n);                    \
 	}                                                   \
 	Test(kill, launcher_share_##n, .timeout = 600)      \
 	{                                                   \
@@ -329,6 +376,63 @@ Test(kill, every_write_to_a_device, .timeout = 300)
 		cr_assert(at > 12, "only %d writes?", at);
 	}
 	cr_log_info("%d moments", moments);
+	fake_kernel_free(&k);
+	mkhost_remove(xstrdup(dir));
+}
+
+/* As run_deadly(), but the write fails. False: there was no such write. */
+static bool run_failing(struct fake_kernel *k, void (*fn)(struct sysfs *s), unsigned int at, int error)
+{
+	unsigned int nr = atomic_load(&k->sh->writes) + at;
+	bool met;
+
+	k->sh->fail_at = nr;
+	k->sh->fail_errno = error;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		fn(&k->sys);
+		_exit(0);
+	}
+	cr_assert(waitpid(pid, NULL, 0) == pid);
+	met = atomic_load(&k->sh->writes) >= nr;
+	k->sh->fail_at = 0;
+	return met;
+}
+
+/* Who binds and gives back meets an error, and ends; who recovers after it meets one, too, at each of its writes. Then one is let do its work. */
+Test(kill, every_write_to_a_device_fails, .timeout = 300)
+{
+	static const int of_devices[] = { EIO, EBUSY, ENOSPC, EINTR, ENODEV };
+	char dir[] = "/tmp/gpuvm-kill-XXXXXX";
+	struct fake_kernel k = { 0 };
+	AUTO_FREE char *before = NULL, *claim = NULL, *file = NULL;
+	int failures = 0;
+
+	log_init("kill", LOG_LEVEL_ERROR);
+	cr_assert(mkdtemp(dir));
+	cr_assert(setenv("GPUVM_RUNDIR", dir, 1) == 0);
+	claim = xasprintf("%s/a", dir);
+	file = xasprintf("%s/claim.json", claim);
+	cr_assert(mkdir(claim, 0700) == 0);
+	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	before = fake_kernel_snapshot(&k);
+	for (size_t i = 0; i < ARRAY_SIZE(of_devices); i++) {
+		for (unsigned int at = 1; run_failing(&k, bind_and_give_back, at, of_devices[i]); at++) {
+			for (unsigned int again = 1; access(file, F_OK) == 0 && run_failing(&k, recover, again, of_devices[i]); again++)
+				failures++;
+			AUTO_FREE char *now = NULL;
+
+			if (access(file, F_OK) == 0)
+				run_failing(&k, recover, 1U << 20, 0);
+			now = fake_kernel_snapshot(&k);
+			cr_assert(access(file, F_OK) < 0, "%s of write %u: the claim is still there", strerrorname_np(of_devices[i]), at);
+			cr_assert_str_eq(now, before, "%s of write %u", strerrorname_np(of_devices[i]), at);
+			failures++;
+		}
+	}
+	cr_assert(failures > 100, "only %d", failures);
+	cr_log_info("%d failures", failures);
 	fake_kernel_free(&k);
 	mkhost_remove(xstrdup(dir));
 }

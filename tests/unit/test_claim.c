@@ -480,6 +480,51 @@ Test(claim, one_that_cannot_be_undone_holds_its_devices)
 	mkhost_remove(STEAL_PTR(dir));
 }
 
+/* One device hangs, the other one is back and may be another VM's by now: the next attempt is for the first one only. */
+Test(claim, what_is_back_is_not_given_back_twice)
+{
+	AUTO_FREE char *dir = rundir(), *stuck = claim_vm_dir("stuck");
+	struct fake_kernel k = { 0 };
+	struct host_use use = { 0 };
+	struct claim c, back = { 0 };
+	struct bind_op other = { .addr = { .bus = 0x18 }, .from = "nvidia", .to = "vfio-pci" }, none = { .addr = { .bus = 0x19 }, .to = "vfio-pci" };
+	struct err e = { 0 };
+
+	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	k.sys.serial = true;
+	make_claim(&c, "stuck");
+	c.launcher_pid = dead_pid(&c.launcher_start);
+	add_device(&c, "0000:18:00.0", "nvidia", "gpu1");
+	free(STEAL_PTR(c.devices[0].override));
+	write_ok(&c);
+	{
+		AUTO_FREE struct bind_op *v = claim_bind_ops(&c);
+
+		cr_assert(bind_devices(&k.sys, v, c.n_devices, &e) == 0, "%s", e.msg);
+	}
+	k.refuse_driver = "nvidia";
+	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0, "%s", e.msg);
+	cr_assert(use.n_devices == 2 && use.devices[0].addr.bus == 0x17 && use.devices[1].addr.bus == 0x18, "%zu are held", use.n_devices);
+	host_use_clear(&use);
+	cr_assert(claim_read(c.rundir, &back, &e) == 0 && back.n_devices == 2 && same(back.devices[1].id, "gpu1"));
+	claim_clear(&back);
+
+	/* Another VM has the one that is back, and an operator has cured the others. */
+	k.refuse_driver = NULL;
+	cr_assert(bind_devices(&k.sys, &none, 1, &e) == 0, "%s", e.msg);
+	claim_clear(&c);
+	cr_assert(claim_read(stuck, &c, &e) == 0 && claim_recover(&k.sys, &c, &e) == 0, "%s", e.msg);
+	{
+		AUTO_FREE char *now = bind_current_driver(&k.sys, &none.addr), *cured = bind_current_driver(&k.sys, &other.addr);
+
+		cr_assert(same(now, "vfio-pci") && same(cured, "nvidia"), "%s was taken away", now ? now : "it");
+	}
+	assert_driver(&k, "nvidia");
+	claim_clear(&c);
+	fake_kernel_free(&k);
+	mkhost_remove(STEAL_PTR(dir));
+}
+
 /* Its launcher and its worker were killed, but the worker is still in the kernel: what it does there comes later than what is read now. */
 Test(claim, not_while_a_worker_is_in_the_kernel, .timeout = 30)
 {

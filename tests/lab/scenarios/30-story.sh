@@ -2,6 +2,7 @@
 # The story of a new user: install an image, make three VMs of the eight GPUs, log in to one on its console, stop it, start it again and find what was
 # written there, upgrade the image, list, delete all; in the end the host is as before.
 # shape: default
+# long: yes
 # timeout: 1500
 # shellcheck disable=SC2016 # what is typed into the guest is the guest's to expand
 # shellcheck source=/dev/null
@@ -69,6 +70,15 @@ kernel=(--set "vm.kernel=$LAB_HOST/vmlinux" --set "vm.initrd=$SCENARIO_TMP/initr
 # SeaBIOS has no ear for the power button.
 quick=(--set vm.firmware=seabios --set lifecycle.stop-timeout=3s)
 
+is_in_state() { [[ $(gpuvm status "$1" --json | jq -r .state) == "$2" ]]; } # NAME STATE
+others() { # VERB STATE
+	local name
+	for name in train2 train3; do
+		check_show "$1 $name" gpuvm "$1" "$name"
+		check "$name is $2" wait_for 30 is_in_state "$name" "$2"
+	done
+}
+
 say "images"
 check_show "image install" gpuvm image install "$SCENARIO_TMP/tiny.qcow2" --sha256 "$(sha256sum <"$SCENARIO_TMP/tiny.qcow2" | cut -c1-64)"
 check_show "image list" gpuvm image list
@@ -78,6 +88,10 @@ say "two tenants"
 # Before the guest with a kernel: the emulator's races are met when drivers are bound while a guest uses its devices.
 check_show "create train2" gpuvm create train2 --gpus 2 --memory 128M --vcpus 1 --net none "${quick[@]}"
 check_show "create train3" gpuvm create train3 --gpus 4 --image tiny --memory 256M --vcpus 2 --net none "${quick[@]}"
+
+# All CPUs of the emulated host are one thread: a firmware that looks for a disk for ever would take most of it.
+expect_eq "two run" 2 "$(gpuvm list --json | jq '[.[] | select(.state == "running")] | length')"
+others pause paused
 
 say "a third one beside them, with a guest to log in to"
 check_show "create train1" gpuvm create train1 --gpus 2 --image tiny --vcpus 2 --memory 320M --net none "${quick[@]}" "${kernel[@]}"
@@ -96,6 +110,7 @@ check "it has written to its disk" wait_for 60 said "$SCENARIO_TMP/console1" 'WR
 console_close "$SCENARIO_TMP/console1"
 
 say "three of them"
+others resume running
 show gpuvm list
 expect_eq "three run" 3 "$(gpuvm list --json | jq '[.[] | select(.state == "running")] | length')"
 expect_eq "all eight GPUs are given, each once" 8 \
@@ -111,6 +126,7 @@ check_show "image upgrade" gpuvm image upgrade "$SCENARIO_TMP/newer.raw" --name 
 check_show "image list" gpuvm image list
 
 say "stop, start: what was written is there"
+others pause paused
 mapfile -t had < <(gpuvm status train1 --json | jq -r '.devices[].bdf')
 check_show "stop train1" gpuvm stop train1
 expect_eq "its state" stopped "$(gpuvm status train1 --json | jq -r .state)"
