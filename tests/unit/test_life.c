@@ -578,7 +578,7 @@ Test(life, console_types_and_watches, .timeout = 120)
 	term_end(&a, 0);
 	EXPECT_SH(&p, 0, UNTIL("grep -aq last $R/demo/serial.log") "; ! grep -a -e lost -e never $R/demo/serial.log");
 	/* A pipe that ends: all that was in it. */
-	EXPECT_SH(&p, 0, "printf 'a whole command\\r' | $G console demo && grep -aq 'a whole command' $R/demo/serial.log");
+	EXPECT_SH(&p, 0, "printf 'a whole command\\r' | $G console demo && " UNTIL("grep -aq 'a whole command' $R/demo/serial.log"));
 	/* free again */
 	term_open(&a, console);
 	term_expect(&a, "console of 'demo'", 1);

@@ -16,7 +16,7 @@ root=$SCENARIO_TMP/root
 mkdir -p "$root"/{bin,etc,proc,sys,dev,root,tmp,run}
 cp "$bb" "$root/bin/"
 for applet in sh login getty; do ln -s busybox "$root/bin/$applet"; done
-printf 'root:%s:0:0:root:/root:/bin/sh\n' "$(perl -e 'print crypt("sesame", "\$6\$lab")')" >"$root/etc/passwd"
+printf 'root:%s:0:0:root:/root:/bin/sh\n' "$(perl -e 'print crypt("sesame", "\$1\$lab")')" >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 cat >"$root/etc/profile" <<'PROFILE'
 export PATH=/bin PS1='tiny# '
@@ -100,13 +100,13 @@ expect_eq "its GPUs" 2 "$(gpuvm status train1 --json | jq '[.devices[] | select(
 console_open "$SCENARIO_TMP/console1" train1
 check "the guest asks who it is" wait_for 600 said "$SCENARIO_TMP/console1" 'login:'
 printf 'root\r' >&4
-check "and for the password" wait_for 60 said "$SCENARIO_TMP/console1" 'assword:'
+check "and for the password" wait_for 300 said "$SCENARIO_TMP/console1" 'assword:'
 printf 'sesame\r' >&4
-check "and lets in" wait_for 60 said "$SCENARIO_TMP/console1" 'tiny# '
+check "and lets in" wait_for 300 said "$SCENARIO_TMP/console1" 'tiny# '
 printf 'echo GPUS $(cat /sys/bus/pci/devices/*/class | busybox grep -c 0x0380)\r' >&4
-check "it sees its two GPUs" wait_for 60 said "$SCENARIO_TMP/console1" 'GPUS 2'
+check "it sees its two GPUs" wait_for 300 said "$SCENARIO_TMP/console1" 'GPUS 2'
 printf 'echo kept >/root/work; sync; echo WRITTEN $(cat /root/work)\r' >&4
-check "it has written to its disk" wait_for 60 said "$SCENARIO_TMP/console1" 'WRITTEN kept'
+check "it has written to its disk" wait_for 300 said "$SCENARIO_TMP/console1" 'WRITTEN kept'
 console_close "$SCENARIO_TMP/console1"
 
 say "three of them"
@@ -137,11 +137,11 @@ check_show "start train1" gpuvm start train1
 console_open "$SCENARIO_TMP/console2" train1
 check "it asks again" wait_for 600 said "$SCENARIO_TMP/console2" 'login:'
 printf 'root\r' >&4
-check "for the password" wait_for 60 said "$SCENARIO_TMP/console2" 'assword:'
+check "for the password" wait_for 300 said "$SCENARIO_TMP/console2" 'assword:'
 printf 'sesame\r' >&4
-check "lets in" wait_for 60 said "$SCENARIO_TMP/console2" 'tiny# '
+check "lets in" wait_for 300 said "$SCENARIO_TMP/console2" 'tiny# '
 printf 'echo FOUND $(cat /root/work) $(cat /root/boots | busybox wc -l) $(cat /etc/issue)\r' >&4
-check "its work is there, and it has not the newer image" wait_for 60 said "$SCENARIO_TMP/console2" 'FOUND kept 2 *.?$'
+check "its work is there, and it has not the newer image" wait_for 300 said "$SCENARIO_TMP/console2" 'FOUND kept 2 *.?$'
 console_close "$SCENARIO_TMP/console2"
 evidence "$(tr -d '\r' <"$SCENARIO_TMP/console2" | tail -n 12)"
 
