@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Both halves at once: no CPU, page or device shared; one stops and the other one does not notice.
 # shape: default
-# timeout: 480
+# timeout: 900
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A real Linux guest over two sockets reports from inside: nodes, devices, switches above them, and a read from its NVMe.
 # shape: default
-# timeout: 900
+# timeout: 1700
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -69,7 +69,7 @@ done <"$SCENARIO_TMP/devices"
 
 say "run the guest until it powers itself off"
 rc=0
-timeout 800 "$GPUVM_LAUNCH" "$SCENARIO_TMP/guest.ini" >"$SCENARIO_TMP/launch.log" 2>&1 || rc=$?
+timeout 1500 "$GPUVM_LAUNCH" "$SCENARIO_TMP/guest.ini" >"$SCENARIO_TMP/launch.log" 2>&1 || rc=$?
 cp /run/gpuvm/guest/serial.log "$SCENARIO_DIR/serial.log"
 cat "$SCENARIO_TMP/launch.log"
 expect_eq "the guest shut down by itself: exit status" 0 "$rc"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Bad input and faults: each with its exit code and a clear error, and the host untouched or restored.
 # shape: default
-# timeout: 600
+# timeout: 900
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SIGKILL: QEMU alone, then the launcher and QEMU. The first is cleaned up by the launcher, the second by `gpuvm recover` and by the next start.
 # shape: default
-# timeout: 300
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

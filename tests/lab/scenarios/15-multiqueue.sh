@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A real Linux guest with a tap of four queues in a bridge (vhost) and one of two queues (without): counts, threads, packets, nothing left.
 # shape: default
-# timeout: 1100
+# timeout: 1900
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -135,7 +135,7 @@ expect_exit 5 "a second VM with the same taps" "$GPUVM_LAUNCH" "$SCENARIO_TMP/ot
 expect_match "it names the VM and the interface" "VM 'mq' .* has the interface 'mq-lan'" "$output"
 check "the plan of the VM that runs can be made" gpuvm plan "$SCENARIO_TMP/mq.ini"
 
-wait_for 900 guest_ready
+wait_for 1500 guest_ready
 cp "$serial" "$SCENARIO_DIR/serial.log"
 evidence "$(reported '')"
 for net in lan own; do

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A real Linux guest over two sockets with disks: queues and who uses them, I/O threads on their nodes, the cloud-init seed, agent, vsock; a TPM that is left alone.
 # shape: default
-# timeout: 900
+# timeout: 1700
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -120,7 +120,7 @@ check_show "gpuvm verify disks" gpuvm verify disks
 expect_eq "QEMU has /dev/vhost-vsock open" 1 "$(find "/proc/$pid/fd" -lname /dev/vhost-vsock | wc -l)"
 
 say "what the guest sees"
-wait_for 600 guest_done
+wait_for 1400 guest_done
 cp "$serial" "$SCENARIO_DIR/serial.log"
 evidence "$(reported '')"
 expect_eq "os: queues, contents" "4 ro 0 begins gpuvm-lab disk os" "$(reported disk os queues)"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # One socket, one node: two tenants with two GPUs each, placed by gpuvm, side by side.
 # shape: one-socket
-# timeout: 300
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Three GPUs on one socket, one on the other, one NIC missing: the whole machine and a part of it.
 # shape: uneven
-# timeout: 300
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A switch whose devices have numa_node -1: said, never assumed to be node 0, and given to a VM by name.
 # shape: nonuma-device
-# timeout: 300
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Switches below switches: the guest gets the same stack, PIX stays PIX and PXB stays PXB.
 # shape: stacked
-# timeout: 300
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

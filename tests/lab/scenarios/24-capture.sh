@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A capture of this host plans like the host itself: the same GPUs, CPUs, memory and ports, far away from the machine.
 # shape: default
-# timeout: 240
+# timeout: 400
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SIGKILL at every stage, on real devices: the launcher on the way up and on the way down, QEMU, and who recovers. The host is as before each time.
 # shape: default
-# timeout: 900
+# timeout: 1200
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

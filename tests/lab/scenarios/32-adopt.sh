@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # An upgrade under a running guest: the launcher is killed, programs from another folder take the VM over, and the guest counts on.
 # shape: default
-# timeout: 900
+# timeout: 1700
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -65,7 +65,7 @@ say "it runs and counts"
 launch "$SCENARIO_TMP/count.ini"
 qemu=$(vm_qemu_pid count)
 old=$(vm_launcher_pid count)
-check "the guest counts" wait_for 600 reaches 3
+check "the guest counts" wait_for 1400 reaches 3
 # When each number came, by the host's clock.
 : >"$SCENARIO_TMP/times"
 (

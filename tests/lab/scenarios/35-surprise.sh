@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A device of a running VM is lost: its slot has no power any more (it reads as all ones, as a GPU that fell off the bus), and another one is removed by hand.
 # shape: default
-# timeout: 900
+# timeout: 1200
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
