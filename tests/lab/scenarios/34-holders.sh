@@ -59,6 +59,7 @@ untouched "after it"
 
 say "a wait that nobody wants any more"
 hold
+log=$SCENARIO_TMP/given-up.log
 gpuvm-launch "$one" --set lifecycle.busy-timeout=10min >"$log" 2>&1 &
 launcher=$!
 check "it says that it waits" wait_for 60 grep -q 'waiting until it is free' "$log"
