@@ -14,7 +14,7 @@
 #include "gpuvm/bind.h"
 #include "gpuvm/plan.h"
 
-#define CLAIM_SCHEMA 1
+#define CLAIM_SCHEMA 2 /* 1 has no registers, partition_active, owned, cgroup, user, group */
 
 struct claim_device {
 	struct pci_addr addr;
@@ -29,6 +29,19 @@ struct claim_helper {
 	char *name;
 	pid_t pid;
 	uint64_t start;
+};
+
+/* A word of a device's configuration space that is another one while the VM runs. */
+struct claim_register {
+	struct pci_addr addr;
+	unsigned int offset;
+	unsigned int from, to; /* 16 bits */
+};
+
+/* A file of the host's that is QEMU's user's while the VM runs. */
+struct claim_owned {
+	char *path;
+	unsigned int uid, gid, mode; /* as before; mode: permission bits */
 };
 
 struct claim {
@@ -50,6 +63,13 @@ struct claim {
 	size_t n_memory;
 	enum fabric_mode fabric;
 	int partition; /* -1: none */
+	bool partition_active; /* its activation has begun: it must be deactivated */
+	struct claim_register *registers;
+	size_t n_registers;
+	struct claim_owned *owned;
+	size_t n_owned;
+	char *cgroup; /* path below the cgroup mount, or NULL */
+	unsigned int uid, gid; /* QEMU's; 0: root */
 	struct claim_helper *helpers;
 	size_t n_helpers;
 	struct strv taps; /* interfaces that nobody else may attach to */

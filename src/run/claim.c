@@ -17,6 +17,7 @@
 
 #define CLAIM_FILE    "claim.json"
 #define LAST_FILE     "last.json"
+#define LAST_SCHEMA   1
 #define BUSY_PAUSE_MS 20
 #define CLAIM_MAX     (4 << 20) /* bytes; 64 devices need 10 KiB */
 
@@ -38,6 +39,11 @@ void claim_clear(struct claim *c)
 	for (size_t i = 0; i < c->n_helpers; i++)
 		free(c->helpers[i].name);
 	free(c->helpers);
+	for (size_t i = 0; i < c->n_owned; i++)
+		free(c->owned[i].path);
+	free(c->owned);
+	free(c->registers);
+	free(c->cgroup);
 	free(c->memory);
 	strv_clear(&c->taps);
 	free(c->vm);
@@ -193,6 +199,39 @@ static void write_helpers(const struct claim *c, struct json_object *o)
 	json_object_object_add(o, "helpers", a);
 }
 
+static void write_registers(const struct claim *c, struct json_object *o)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < c->n_registers; i++) {
+		struct json_object *j = json_object_new_object();
+		char bdf[PCI_ADDR_STR];
+
+		add_str(j, "bdf", pci_addr_format(&c->registers[i].addr, bdf));
+		add_i64(j, "offset", c->registers[i].offset);
+		add_i64(j, "from", c->registers[i].from);
+		add_i64(j, "to", c->registers[i].to);
+		json_object_array_add(a, j);
+	}
+	json_object_object_add(o, "registers", a);
+}
+
+static void write_owned(const struct claim *c, struct json_object *o)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < c->n_owned; i++) {
+		struct json_object *j = json_object_new_object();
+
+		add_str(j, "path", c->owned[i].path);
+		add_i64(j, "uid", c->owned[i].uid);
+		add_i64(j, "gid", c->owned[i].gid);
+		add_i64(j, "mode", c->owned[i].mode);
+		json_object_array_add(a, j);
+	}
+	json_object_object_add(o, "owned", a);
+}
+
 static struct json_object *claim_to_json(const struct claim *c)
 {
 	struct json_object *o = json_object_new_object(), *devices = json_object_new_array(), *memory = json_object_new_array();
@@ -235,6 +274,12 @@ static struct json_object *claim_to_json(const struct claim *c)
 	json_object_object_add(o, "memory", memory);
 	add_str(o, "fabric", fabric_mode_word(c->fabric));
 	add_i64(o, "partition", c->partition);
+	json_object_object_add(o, "partition_active", json_object_new_boolean(c->partition_active));
+	write_registers(c, o);
+	write_owned(c, o);
+	add_str(o, "cgroup", c->cgroup);
+	add_i64(o, "user", c->uid);
+	add_i64(o, "group", c->gid);
 	for (size_t i = 0; i < c->taps.n; i++)
 		json_object_array_add(taps, json_object_new_string(c->taps.v[i]));
 	json_object_object_add(o, "taps", taps);
@@ -354,13 +399,69 @@ static void read_helpers(struct claim_reader *r, struct json_object *o, struct c
 	}
 }
 
+/* A number of so many bits at most. */
+static unsigned int want_uint(struct claim_reader *r, struct json_object *o, const char *key, uint32_t max)
+{
+	int64_t v = want_int(r, o, key);
+
+	if ((v < 0 || v > max) && !r->bad)
+		r->bad = key;
+	return (unsigned int)v;
+}
+
+static void read_registers(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	struct json_object *a = want(r, o, "registers", json_type_array);
+
+	for (size_t i = 0; a && i < json_object_array_length(a); i++) {
+		struct json_object *j = json_object_array_get_idx(a, i);
+		struct claim_register *v = PUSH_ZEROED(c->registers, c->n_registers);
+		AUTO_FREE char *bdf = want_str(r, j, "bdf");
+
+		if (bdf && parse_pci_addr(bdf, &v->addr) < 0)
+			r->bad = "bdf";
+		v->offset = want_uint(r, j, "offset", 4094);
+		v->from = want_uint(r, j, "from", UINT16_MAX);
+		v->to = want_uint(r, j, "to", UINT16_MAX);
+	}
+}
+
+static void read_owned(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	struct json_object *a = want(r, o, "owned", json_type_array);
+
+	for (size_t i = 0; a && i < json_object_array_length(a); i++) {
+		struct json_object *j = json_object_array_get_idx(a, i);
+		struct claim_owned *v = PUSH_ZEROED(c->owned, c->n_owned);
+
+		v->path = want_str(r, j, "path");
+		v->uid = want_uint(r, j, "uid", UINT32_MAX);
+		v->gid = want_uint(r, j, "gid", UINT32_MAX);
+		v->mode = want_uint(r, j, "mode", 07777);
+	}
+}
+
+/* What schema 1 did not have, its VMs did not do. */
+static void read_schema2(struct claim_reader *r, struct json_object *o, struct claim *c)
+{
+	c->partition_active = json_object_get_boolean(want(r, o, "partition_active", json_type_boolean));
+	read_registers(r, o, c);
+	read_owned(r, o, c);
+	c->cgroup = want_str_or_null(r, o, "cgroup");
+	c->uid = want_uint(r, o, "user", UINT32_MAX);
+	c->gid = want_uint(r, o, "group", UINT32_MAX);
+}
+
 static void read_claim(struct claim_reader *r, struct json_object *o, struct claim *c)
 {
 	AUTO_FREE char *cpus = want_str(r, o, "cpus"), *state = want_str(r, o, "state"), *death = want_str(r, o, "on_launcher_death");
 	AUTO_FREE char *fabric = want_str(r, o, "fabric");
+	int64_t schema = want_int(r, o, "schema");
 
-	if (want_int(r, o, "schema") != CLAIM_SCHEMA)
+	if (schema < 1 || schema > CLAIM_SCHEMA)
 		r->bad = "schema";
+	else if (schema > 1)
+		read_schema2(r, o, c);
 	c->vm = want_str(r, o, "vm");
 	c->definition = want_str_or_null(r, o, "definition");
 	c->boot_id = want_str(r, o, "boot_id");
@@ -466,7 +567,7 @@ static int write_last(const struct claim *c, int exit_code, struct err *e)
 {
 	struct json_object *o = json_object_new_object();
 
-	add_i64(o, "schema", CLAIM_SCHEMA);
+	add_i64(o, "schema", LAST_SCHEMA);
 	add_str(o, "vm", c->vm);
 	add_str(o, "definition", c->definition);
 	add_str(o, "state", c->state);

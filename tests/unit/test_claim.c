@@ -2,6 +2,7 @@
 /* Claims: what is written is read, what is damaged is refused, what is stale is recovered; one at a time allocates. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -72,6 +73,22 @@ static void make_claim(struct claim *c, const char *vm)
 	cr_assert(mkdir(c->rundir, 0700) == 0 || errno == EEXIST);
 }
 
+/* With what nothing here gives back. */
+static void make_whole_claim(struct claim *c, const char *vm)
+{
+	make_claim(c, vm);
+	c->fabric = FABRIC_SHARED;
+	c->partition = 3;
+	c->partition_active = true;
+	*PUSH_ZEROED(c->registers, c->n_registers) =
+		(struct claim_register){ .addr = { 0xffff, 0xff, 0x1f, 7 }, .offset = 4094, .from = 0xffff, .to = 0x5d };
+	*PUSH_ZEROED(c->owned, c->n_owned) =
+		(struct claim_owned){ .path = xstrdup("/dev/vfio/12"), .uid = UINT32_MAX, .gid = 7, .mode = 0600 };
+	c->cgroup = xstrdup("gpuvm.slice/a");
+	c->uid = 4000000000;
+	c->gid = 12;
+}
+
 static bool same(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);
@@ -97,6 +114,14 @@ static bool claims_equal(const struct claim *a, const struct claim *b)
 	eq = eq && a->taps.n == b->taps.n;
 	for (size_t i = 0; eq && i < a->taps.n; i++)
 		eq = same(a->taps.v[i], b->taps.v[i]);
+	eq = eq && a->fabric == b->fabric && a->partition == b->partition && a->partition_active == b->partition_active &&
+	     a->n_registers == b->n_registers && a->n_owned == b->n_owned && same(a->cgroup, b->cgroup) && a->uid == b->uid && a->gid == b->gid;
+	for (size_t i = 0; eq && i < a->n_registers; i++)
+		eq = pci_addr_cmp(&a->registers[i].addr, &b->registers[i].addr) == 0 && a->registers[i].offset == b->registers[i].offset &&
+		     a->registers[i].from == b->registers[i].from && a->registers[i].to == b->registers[i].to;
+	for (size_t i = 0; eq && i < a->n_owned; i++)
+		eq = same(a->owned[i].path, b->owned[i].path) && a->owned[i].uid == b->owned[i].uid && a->owned[i].gid == b->owned[i].gid &&
+		     a->owned[i].mode == b->owned[i].mode;
 	for (size_t i = 0; eq && i < a->n_memory; i++)
 		eq = a->memory[i].host_node == b->memory[i].host_node && a->memory[i].bytes == b->memory[i].bytes &&
 		     a->memory[i].page_bytes == b->memory[i].page_bytes &&
@@ -120,7 +145,7 @@ Test(claim, what_is_written_is_read)
 	struct err e = { 0 };
 	struct stat st;
 
-	make_claim(&c, "a");
+	make_whole_claim(&c, "a");
 	vm_dir = xasprintf("%s/claim.json", c.rundir);
 	write_ok(&c);
 	cr_assert(stat(vm_dir, &st) == 0 && (st.st_mode & 0777) == 0600, "others can read it");
@@ -177,7 +202,7 @@ Test(claim, cut_off_at_every_byte)
 	AUTO_FREE char *dir = rundir(), *text = NULL;
 	struct claim c;
 
-	make_claim(&c, "a");
+	make_whole_claim(&c, "a");
 	write_ok(&c);
 	text = claim_text(c.rundir);
 	for (size_t i = 0; i < strlen(text); i++) {
@@ -194,7 +219,7 @@ Test(claim, every_key_is_needed)
 	AUTO_FREE char *dir = rundir(), *text = NULL;
 	struct claim c;
 
-	make_claim(&c, "a");
+	make_whole_claim(&c, "a");
 	write_ok(&c);
 	text = claim_text(c.rundir);
 	for (char *key = text; (key = strchr(key, '"')); key++) {
@@ -212,6 +237,34 @@ Test(claim, every_key_is_needed)
 		key[1] ^= 1;
 		key = end;
 	}
+	claim_clear(&c);
+	mkhost_remove(STEAL_PTR(dir));
+}
+
+/* A VM that an older gpuvm started. */
+Test(claim, schema_1_is_read)
+{
+	AUTO_FREE char *dir = rundir(), *text = NULL;
+	static const char *const later[] = { "partition_active", "registers", "owned", "cgroup", "user", "group" };
+	struct json_object *o;
+	struct claim c, back = { 0 };
+	struct err e = { 0 };
+
+	make_claim(&c, "a");
+	write_ok(&c);
+	text = claim_text(c.rundir);
+	o = json_tokener_parse(text);
+	for (size_t i = 0; i < ARRAY_SIZE(later); i++)
+		json_object_object_del(o, later[i]);
+	json_object_object_add(o, "schema", json_object_new_int(1));
+	put(c.rundir, json_object_to_json_string(o), strlen(json_object_to_json_string(o)));
+	cr_assert(claim_read(c.rundir, &back, &e) == 0, "%s", e.msg);
+	cr_assert(claims_equal(&c, &back));
+	claim_clear(&back);
+	json_object_object_add(o, "schema", json_object_new_int(CLAIM_SCHEMA + 1));
+	put(c.rundir, json_object_to_json_string(o), strlen(json_object_to_json_string(o)));
+	cr_assert(claim_read(c.rundir, &back, &e) == -EPROTO && strstr(e.msg, "'schema'"), "%s", e.msg);
+	json_object_put(o);
 	claim_clear(&c);
 	mkhost_remove(STEAL_PTR(dir));
 }
