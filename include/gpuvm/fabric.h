@@ -24,8 +24,6 @@
 #include "gpuvm/problems.h"
 #include "gpuvm/topology.h"
 
-struct json_object;
-
 #define FABRIC_GPUS_MAX     16 /* two baseboards of eight */
 #define FABRIC_SWITCHES_MAX 16
 #define FABRIC_SETS_MAX     128
@@ -101,12 +99,12 @@ struct fabric_uuid {
 	char uuid[48];
 };
 
-/* What `fmpm -l` of Fabric Manager prints: {"partitionInfo": [{partitionId, isActive, gpuInfo: [{physicalId, uuid,
- * pciBusId, numNvLinksAvailable}]}]}.  A GPU is found by PCI address or UUID; where Fabric Manager reports neither
+/* What Fabric Manager lists (fabric_manager.h).  A GPU is found by PCI address or UUID; where Fabric Manager reports neither
  * (address zero, UUID empty), by the physical ID in @known (the operator's map).  A number never overrides an
- * identity: if they disagree, -EEXIST. Returns 0, -EPROTO (not such JSON), -EEXIST, or -ENOENT (a GPU that cannot
+ * identity: if they disagree, -EEXIST. Returns 0, -EPROTO (an ID that cannot be), -EEXIST, or -ENOENT (a GPU that cannot
  * be found) with @e. */
-int fabric_map_from_fm(struct json_object *o, const struct fabric_map *known, const struct fabric_uuid *uuids,
+struct fm_list;
+int fabric_map_from_fm(const struct fm_list *l, const struct fabric_map *known, const struct fabric_uuid *uuids,
 		       size_t n_uuids, struct fabric_map *ret, struct err *e);
 
 /* Give the functions that the map names as bridges their role. Call once, after probing. */
@@ -133,6 +131,7 @@ struct fabric_set {
 	int partition; /* -1 in full passthrough */
 	int links;
 	bool active; /* Fabric Manager has it activated */
+	bool blocked; /* or another one with a GPU of it */
 };
 
 /* Recognise the fabric of @host. @map may be NULL; it must outlive @ret.  0, or -EINVAL if the map names GPUs that

@@ -274,21 +274,31 @@ struct set_list {
 	size_t n, max;
 };
 
-static void push_set(struct set_list *l, uint32_t gpus, int partition, int links, bool active)
+static void push_set(struct set_list *l, uint32_t gpus, int partition, int links)
 {
 	for (size_t i = 0; i < l->n; i++)
 		if (partition < 0 && l->v[i].gpus == gpus)
 			return;
 	if (gpus && l->n < l->max)
-		l->v[l->n++] =
-			(struct fabric_set){ .gpus = gpus, .partition = partition, .links = links, .active = active };
+		l->v[l->n++] = (struct fabric_set){ .gpus = gpus, .partition = partition, .links = links };
+}
+
+static void mark_active(const struct fabric *f, const struct fabric_partition *p, struct fabric_set *s)
+{
+	s->active = p->active;
+	for (size_t i = 0; i < f->n_partitions; i++)
+		s->blocked = s->blocked || (&f->partitions[i] != p && f->partitions[i].active && f->partitions[i].gpus & p->gpus);
 }
 
 static void list_shared(const struct fabric *f, struct set_list *l)
 {
-	for (size_t i = 0; i < f->n_partitions; i++)
-		push_set(l, partition_gpus(f, &f->partitions[i]), f->partitions[i].id, f->partitions[i].links,
-			 f->partitions[i].active);
+	for (size_t i = 0; i < f->n_partitions; i++) {
+		size_t before = l->n;
+
+		push_set(l, partition_gpus(f, &f->partitions[i]), f->partitions[i].id, f->partitions[i].links);
+		if (l->n > before)
+			mark_active(f, &f->partitions[i], &l->v[before]);
+	}
 }
 
 /* Sets of one row of the full passthrough table.  The guide gives only their number on each baseboard; which GPUs
@@ -301,18 +311,18 @@ static void list_full_row(const struct fabric *f, const struct fabric_row *row, 
 
 	if (n == f->n_gpus || n == 1) {
 		for (int i = 0; i + n <= f->n_gpus; i += n)
-			push_set(l, (uint32_t)((UINT64_C(1) << n) - 1) << i, -1, row->links, false);
+			push_set(l, (uint32_t)((UINT64_C(1) << n) - 1) << i, -1, row->links);
 	} else if (fabric_has_ids(f)) {
 		for (size_t i = 0; i < f->platform->n_partitions; i++) {
 			uint32_t set = partition_gpus(f, &f->platform->partitions[i]);
 
 			if (fabric_count(set) == n && on_one_board(f, set))
-				push_set(l, set, -1, row->links, false);
+				push_set(l, set, -1, row->links);
 		}
 	} else if (f->n_gpus % board == 0) {
 		/* With a GPU missing the count is off, and with it every block behind the gap. */
 		for (int i = 0; i + n <= f->n_gpus; i += n)
-			push_set(l, (uint32_t)((UINT64_C(1) << n) - 1) << i, -1, row->links, false);
+			push_set(l, (uint32_t)((UINT64_C(1) << n) - 1) << i, -1, row->links);
 	}
 }
 

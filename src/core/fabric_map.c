@@ -2,11 +2,10 @@
 /* fabric_map.c - physical IDs of GPUs: from the operator's file, or from Fabric Manager. See fabric.h. */
 #include <errno.h>
 #include <ini.h>
-#include <json-c/json.h>
 #include <stdarg.h>
 #include <string.h>
 
-#include "gpuvm/fabric.h"
+#include "gpuvm/fabric_manager.h"
 #include "gpuvm/strv.h"
 
 #define MAP_FILE "/etc/gpuvm/fabric.conf"
@@ -150,33 +149,13 @@ struct fm_reader {
 	const struct fabric_map *known;
 	const struct fabric_uuid *uuids;
 	size_t n_uuids;
+	bool by_number; /* a GPU is known by nothing else */
 	struct fabric_map map;
 };
 
-static bool has_number(struct json_object *o, const char *key, int *ret)
-{
-	struct json_object *v = NULL;
-
-	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
-		return false;
-	*ret = json_object_get_int(v);
-	return true;
-}
-
-static const char *text_of(struct json_object *o, const char *key)
-{
-	struct json_object *v = NULL;
-
-	return json_object_object_get_ex(o, key, &v) && json_object_is_type(v, json_type_string)
-		       ? json_object_get_string(v)
-		       : "";
-}
-
 /* "00000000:86:00.0", NVML's form; all zeros where Fabric Manager does not know it. */
-static bool read_address(struct json_object *gpu, struct pci_addr *ret)
+static bool read_address(const char *text, struct pci_addr *ret)
 {
-	const char *text = text_of(gpu, "pciBusId");
-
 	return strspn(text, "0:.") != strlen(text) && parse_pci_addr(text, ret) == 0;
 }
 
@@ -199,43 +178,47 @@ static const struct fabric_id *find_id(const struct fabric_map *m, int id)
 	return NULL;
 }
 
-/* Which GPU is physical ID @id? */
-static int identify(const struct fm_reader *r, struct json_object *gpu, int id, struct pci_addr *ret, struct err *e)
+/* Which GPU is it? */
+static int identify(struct fm_reader *r, const struct fm_gpu *gpu, struct pci_addr *ret, struct err *e)
 {
-	const struct fabric_id *said = find_id(r->known, id);
+	const struct fabric_id *said = find_id(r->known, gpu->physical_id);
 	struct pci_addr by_addr, by_uuid;
-	bool addr = read_address(gpu, &by_addr), uuid = find_uuid(r, text_of(gpu, "uuid"), &by_uuid);
+	bool addr = read_address(gpu->bus_id, &by_addr), uuid = find_uuid(r, gpu->uuid, &by_uuid);
 	char a[PCI_ADDR_STR], b[PCI_ADDR_STR];
 
 	if (addr && uuid && pci_addr_cmp(&by_addr, &by_uuid) != 0)
 		return err_set(e, -EEXIST,
-			       "Fabric Manager: physical ID %d has the address %s, but its UUID is that of %s", id,
+			       "Fabric Manager: physical ID %d has the address %s, but its UUID is that of %s", gpu->physical_id,
 			       pci_addr_format(&by_addr, a), pci_addr_format(&by_uuid, b));
 	if (!addr && !uuid && !said)
 		return err_set(
 			e, -ENOENT,
 			"Fabric Manager does not say which GPU physical ID %d is, and [module-ids] does not either",
-			id);
+			gpu->physical_id);
 	*ret = addr ? by_addr : uuid ? by_uuid : said->addr;
+	r->by_number = r->by_number || (!addr && !uuid);
 	if (said && pci_addr_cmp(&said->addr, ret) != 0)
-		return err_set(e, -EEXIST, "physical ID %d is %s for Fabric Manager, but %s in %s", id,
+		return err_set(e, -EEXIST, "physical ID %d is %s for Fabric Manager, but %s in %s", gpu->physical_id,
 			       pci_addr_format(ret, a), pci_addr_format(&said->addr, b), r->known->source);
 	return 0;
 }
 
-static int take_fm_gpu(struct fm_reader *r, struct json_object *gpu, struct fabric_partition *p, struct err *e)
+static int take_fm_gpu(struct fm_reader *r, const struct fm_gpu *gpu, struct fabric_partition *p, struct err *e)
 {
-	struct fabric_id found = { 0 };
+	struct fabric_id found = { .id = gpu->physical_id };
 	const struct fabric_id *seen;
 	int res;
 
-	if (!has_number(gpu, "physicalId", &found.id) || found.id < 1 || found.id > ID_MAX)
-		return err_set(e, -EPROTO, "Fabric Manager: partition %d: a GPU without a physical ID", p->id);
-	has_number(gpu, "numNvLinksAvailable", &p->links);
+	if (found.id < 1 || found.id > ID_MAX)
+		return err_set(e, -EPROTO, "Fabric Manager: partition %d: physical ID %d", p->id, found.id);
+	p->links = gpu->links;
 	p->gpus |= UINT32_C(1) << (found.id - 1);
-	res = identify(r, gpu, found.id, &found.addr, e);
+	res = identify(r, gpu, &found.addr, e);
 	if (res < 0)
 		return res;
+	for (size_t i = 0; i < r->map.n_gpus; i++)
+		if (r->map.gpus[i].id != found.id && pci_addr_cmp(&r->map.gpus[i].addr, &found.addr) == 0)
+			return err_set(e, -EEXIST, "Fabric Manager: physical IDs %d and %d are one GPU", r->map.gpus[i].id, found.id);
 	seen = find_id(&r->map, found.id);
 	if (seen && pci_addr_cmp(&seen->addr, &found.addr) != 0)
 		return err_set(e, -EEXIST, "Fabric Manager: physical ID %d is two GPUs", found.id);
@@ -244,44 +227,26 @@ static int take_fm_gpu(struct fm_reader *r, struct json_object *gpu, struct fabr
 	return 0;
 }
 
-static int take_fm_partition(struct fm_reader *r, struct json_object *o, struct err *e)
-{
-	struct fabric_partition p = { 0 };
-	struct json_object *gpus = NULL, *active = NULL;
-	int res = 0;
-
-	if (!has_number(o, "partitionId", &p.id) || !json_object_object_get_ex(o, "gpuInfo", &gpus) ||
-	    !json_object_is_type(gpus, json_type_array))
-		return err_set(e, -EPROTO, "Fabric Manager: a partition without partitionId or gpuInfo");
-	/* Written as a number by some versions. */
-	json_object_object_get_ex(o, "isActive", &active);
-	p.active = json_object_get_boolean(active);
-	for (size_t i = 0; i < json_object_array_length(gpus) && res == 0; i++)
-		res = take_fm_gpu(r, json_object_array_get_idx(gpus, i), &p, e);
-	if (res == 0)
-		*PUSH_ZEROED(r->map.partitions, r->map.n_partitions) = p;
-	return res;
-}
-
-int fabric_map_from_fm(struct json_object *o, const struct fabric_map *known, const struct fabric_uuid *uuids,
+int fabric_map_from_fm(const struct fm_list *l, const struct fabric_map *known, const struct fabric_uuid *uuids,
 		       size_t n_uuids, struct fabric_map *ret, struct err *e)
 {
 	struct fm_reader r = { .known = known, .uuids = uuids, .n_uuids = n_uuids };
-	struct json_object *list = NULL;
 	int res = 0;
 
-	if (!json_object_is_type(o, json_type_object) || !json_object_object_get_ex(o, "partitionInfo", &list) ||
-	    !json_object_is_type(list, json_type_array))
-		return err_set(e, -EPROTO, "Fabric Manager: no list partitionInfo");
-	for (size_t i = 0; i < json_object_array_length(list) && res == 0; i++)
-		res = take_fm_partition(&r, json_object_array_get_idx(list, i), e);
+	for (int i = 0; i < l->n && res == 0; i++) {
+		struct fabric_partition *p = PUSH_ZEROED(r.map.partitions, r.map.n_partitions);
+
+		*p = (struct fabric_partition){ .id = l->v[i].id, .active = l->v[i].active };
+		for (int k = 0; k < l->v[i].n_gpus && res == 0; k++)
+			res = take_fm_gpu(&r, &l->v[i].gpus[k], p, e);
+	}
 	if (res < 0) {
 		fabric_map_clear(&r.map);
 		return res;
 	}
 	for (size_t i = 0; known && i < known->n_bridges; i++)
 		*PUSH_ZEROED(r.map.bridges, r.map.n_bridges) = known->bridges[i];
-	r.map.source = xstrdup("Fabric Manager");
+	r.map.source = r.by_number ? xasprintf("Fabric Manager and %s", known->source) : xstrdup("Fabric Manager");
 	*ret = r.map;
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "choose_gpus.h"
+#include "gpuvm/fabric_manager.h"
 #include "select_priv.h"
 
 /* --- what the VM has, what others have -------------------------------------------------------------- */
@@ -128,7 +129,9 @@ static char *set_obstacle(const struct planner *pl, const struct fabric_set *s)
 		if (pl->req->vm->socket >= 0 && g->socket != pl->req->vm->socket)
 			return xasprintf("GPU %d is on socket %d", g->gpu_index, g->socket);
 	}
-	return s->active ? xstrdup("active already") : NULL;
+	if (s->blocked)
+		return xstrdup("an active partition, of no VM that gpuvm knows, has a GPU of it");
+	return s->active ? xstrdup("active already, for no VM that gpuvm knows") : NULL;
 }
 
 /* "partition 1: GPUs 4 5 6 7 (VM 'a' has GPU 4); partition 2: ..." for the sets of @n_gpus; owned. */
@@ -333,8 +336,9 @@ static bool judge(const struct planner *pl, struct candidate *c, uint32_t named)
 	AUTO_FREE bool *is_free = xcalloc((size_t)total, sizeof(*is_free)),
 		       *is_in = xcalloc((size_t)total, sizeof(*is_in));
 
-	if ((pl->req->vm->partition >= 0 && c->set.partition != pl->req->vm->partition) || named & ~c->set.gpus ||
-	    c->set.active)
+	/* One that nobody's VM has may have been left active; it is taken over if it is meant. */
+	if ((pl->req->vm->partition >= 0 && c->set.partition != pl->req->vm->partition) || named & ~c->set.gpus || c->set.blocked ||
+	    (c->set.active && pl->req->vm->partition < 0))
 		return false;
 	for (int g = 0; g < total; g++) {
 		int func = topology_find_gpu(pl->req->host, g), at = fabric_position(&pl->fabric, func);
@@ -361,7 +365,7 @@ static void refuse_partition(struct planner *pl, const struct fabric_set *sets, 
 	AUTO_FREE char *gpus = s ? name_gpus(&pl->fabric, s->gpus) : NULL, *why = s ? set_obstacle(pl, s) : NULL,
 		       *list = list_sets(pl, want);
 	AUTO_FREE char *text = NULL;
-	bool busy = s && (s->active || s->gpus & taken_set(pl));
+	bool busy = s && (s->blocked || s->gpus & taken_set(pl));
 
 	if (!s)
 		text = xasprintf("%s has no partition %d on this host", pl->fabric.platform->name, vm->partition);
@@ -596,6 +600,25 @@ static void finish_full(struct planner *pl, uint32_t set)
 			  row->links_max - row->links, row->links_max);
 }
 
+static void name_manager(struct planner *pl, int partition)
+{
+	const struct plan_request *req = pl->req;
+	struct fm_spec spec;
+	AUTO_FREE char *text = NULL;
+
+	if (fm_spec_parse(req->vm->fabric_manager, &spec) == 0 && spec.none) {
+		plan_warn(pl->plan, "partition-by-hand",
+			  "partition %d must be active before the guest starts (fmpm -a %d), and [fabric] manager = none leaves that to you",
+			  partition, partition);
+	} else if (req->fabric_manager) {
+		pl->plan->fabric.manager = xstrdup(req->fabric_manager);
+	} else if (req->no_manager) {
+		text = xasprintf("nobody could activate partition %d: %s", partition, req->no_manager);
+		problem_hint(refuse(pl, PROBLEM_HOST, "fabric", "manager", "fabric-no-manager", text),
+			     "install libnvfm.so.1 or fmpm, or activate it yourself and say manager = none");
+	}
+}
+
 static void finish_shared(struct planner *pl, const struct fabric_set *s)
 {
 	refuse_switches(pl, "in shared mode the NVSwitches stay with the host's Fabric Manager");
@@ -604,9 +627,7 @@ static void finish_shared(struct planner *pl, const struct fabric_set *s)
 		    "shared: partition %d of %s is exactly the VM's GPU%s, with %d NVLinks each (IDs from %s)",
 		    s->partition, pl->fabric.platform->name, PLURAL(fabric_count(s->gpus)), s->links,
 		    pl->req->fabric->source);
-	plan_warn(pl->plan, "partition-by-hand",
-		  "partition %d must be active before the guest starts: fmpm -a %d; gpuvm does not do it", s->partition,
-		  s->partition);
+	name_manager(pl, s->partition);
 }
 
 /* A VM without GPUs may have NVSwitches: the service VM that Fabric Manager runs in.  The bridge functions must be

@@ -5,7 +5,7 @@
 #include <json-c/json.h>
 #include <string.h>
 
-#include "gpuvm/fabric.h"
+#include "gpuvm/fabric_manager.h"
 #include "gpuvm/plan.h"
 #include "gpuvm/probe.h"
 #include "tests/fake/fakeqemu.h"
@@ -15,6 +15,7 @@ struct machine {
 	struct topology host;
 	struct fabric_map map;
 	struct host_use use;
+	const char *manager, *no_manager;
 };
 
 static void machine_clear(struct machine *m)
@@ -364,19 +365,23 @@ Test(fabric, fabric_manager_names_gpus)
 		{ "{\"partitionInfo\":[{\"partitionId\":3}]}", "", -EPROTO, 0 },
 		{ FM("{}"), "", -EPROTO, 0 },
 		{ FM(GPU(0, "", "00000000:86:00.0")), "", -EPROTO, 0 },
+		{ FM(GPU(33, "", "00000000:86:00.0")), "", -EPROTO, 0 },
+		{ FM(GPU(1, "", "00000000:86:00.0") "," GPU(3, "", "00000000:86:00.0")), "", -EEXIST, 0 },
 	};
 	static const struct fabric_uuid uuids[] = { { { 0, 0x86, 0, 0 }, "GPU-a" }, { { 0, 0x87, 0, 0 }, "GPU-b" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		AUTO_FREE char *text = xasprintf("[module-ids]\n%s", rows[i].known);
-		struct json_object *o = json_tokener_parse(rows[i].text);
+		AUTO_FREE struct fm_list *list = xcalloc(1, sizeof(*list));
 		struct fabric_map known = { 0 }, m = { 0 };
 		struct problems ps = { 0 };
 		struct err e = { 0 };
 		int r;
 
 		cr_assert(fabric_map_parse("f", text, &known, &ps) == 0);
-		r = fabric_map_from_fm(o, &known, uuids, ARRAY_SIZE(uuids), &m, &e);
+		r = fm_list_parse(rows[i].text, list, &e);
+		if (r == 0)
+			r = fabric_map_from_fm(list, &known, uuids, ARRAY_SIZE(uuids), &m, &e);
 		cr_expect(r == rows[i].r, "row %zu: %s", i, e.msg);
 		if (r == 0) {
 			cr_expect(m.n_partitions == 1 && m.partitions[0].id == 3 && m.partitions[0].active &&
@@ -386,7 +391,6 @@ Test(fabric, fabric_manager_names_gpus)
 		}
 		fabric_map_clear(&m);
 		fabric_map_clear(&known);
-		json_object_put(o);
 	}
 }
 
@@ -398,6 +402,8 @@ static int plan_text(const struct machine *m, const char *text, struct plan *ret
 	struct plan_request req = { .host = &m->host,
 				    .use = &m->use,
 				    .fabric = &m->map,
+				    .fabric_manager = m->manager,
+				    .no_manager = m->no_manager,
 				    .qemu = &q,
 				    .rundir = "/run/gpuvm/t",
 				    .statedir = "/var/lib/gpuvm",
@@ -622,6 +628,62 @@ Test(fabric, parts_of_every_set_are_taken)
 	p = planned(&m, VM PLACE(2));
 	cr_expect(p.fabric.partition == 6, "the first pair of which nobody has a part");
 	plan_clear(&p);
+}
+
+static bool warns(const struct plan *p, const char *code)
+{
+	for (size_t i = 0; i < p->n_warnings; i++)
+		if (!strcmp(p->warnings[i].code, code))
+			return true;
+	return false;
+}
+
+/* The list that Fabric Manager has given, with which partitions are active, and who activates them. */
+Test(fabric, planned_with_fabric_manager)
+{
+	CLEANUP(machine_clear) struct machine m = machine_of("hgx-h100");
+	struct json_object *o;
+	struct err e = { 0 };
+	struct plan p, again = { 0 };
+
+	m.map.partitions = xcalloc(fabric_hgx_h100.n_partitions, sizeof(*m.map.partitions));
+	m.map.n_partitions = fabric_hgx_h100.n_partitions;
+	memcpy(m.map.partitions, fabric_hgx_h100.partitions, m.map.n_partitions * sizeof(*m.map.partitions));
+	m.manager = "/opt/fmpm 10.0.0.2";
+	p = planned(&m, VM PLACE(2) "[fabric]\nmode = shared\npartition = 3\n");
+	cr_expect(p.fabric.partition == 3 && !strcmp(p.fabric.manager, m.manager) && !warns(&p, "partition-by-hand"));
+	o = plan_to_json(&p);
+	cr_assert(plan_from_json(o, &again, &e) == 0, "%s", e.msg);
+	cr_expect_str_eq(again.fabric.manager, m.manager);
+	plan_clear(&again);
+	json_object_object_del(json_object_object_get(o, "fabric"), "manager");
+	cr_assert(plan_from_json(o, &again, &e) == 0 && !again.fabric.manager, "of an earlier version: %s", e.msg);
+	json_object_put(o);
+	plan_clear(&again);
+	plan_clear(&p);
+	/* One that is active for nobody that we know is not offered, nor what overlaps it; meant by number it is taken over. */
+	m.map.partitions[3].active = true;
+	cr_assert(m.map.partitions[3].id == 3);
+	p = planned(&m, VM PLACE(4) "[fabric]\nmode = shared\n");
+	cr_expect(p.fabric.partition == 2);
+	plan_clear(&p);
+	cr_expect_str_eq(refused(&m, VM PLACE(4) "[fabric]\npartition = 1\n"), "partition-busy");
+	cr_expect_str_eq(refused(&m, VM PLACE(8) "[fabric]\nmode = shared\n"), "partition-busy");
+	p = planned(&m, VM PLACE(2) "[fabric]\npartition = 3\n");
+	plan_clear(&p);
+	p = planned(&m, VM PLACE(2) "[fabric]\nmode = shared\n");
+	cr_expect(p.fabric.partition != 3);
+	plan_clear(&p);
+	/* Nobody to activate it. */
+	m.manager = NULL;
+	m.no_manager = "there is no fmpm";
+	cr_expect_str_eq(refused(&m, VM PLACE(2) "[fabric]\nmode = shared\n"), "fabric-no-manager");
+	p = planned(&m, VM PLACE(2) "[fabric]\nmode = shared\nmanager = none\n");
+	cr_expect(!p.fabric.manager && warns(&p, "partition-by-hand"));
+	plan_clear(&p);
+	p = planned(&m, VM PLACE(8) "[fabric]\nmode = full\n");
+	plan_clear(&p);
+	cr_expect_str_eq(refused(&m, VM "[fabric]\nmanager = one two three\n"), "bad-value");
 }
 
 Test(fabric, a_vm_for_fabric_manager)
