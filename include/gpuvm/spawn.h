@@ -12,6 +12,14 @@
 #include "gpuvm/err.h"
 #include "gpuvm/strv.h"
 
+/* Whom a child becomes, for good: no capability is left, and none can be had by exec (PR_SET_NO_NEW_PRIVS). uid 0 keeps its capabilities. */
+struct spawn_identity {
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups; /* supplementary ones */
+	size_t n_groups;
+};
+
 struct spawn_options {
 	const struct strv *argv;   /* argv[0] is the path */
 	const struct strv *env;    /* "K=V" added to a minimal environment (PATH, LANG=C), may be NULL */
@@ -23,9 +31,11 @@ struct spawn_options {
 	const struct cpuset *cpus; /* affinity before exec; NULL: inherit */
 	const struct cpuset *mem_nodes; /* preferred NUMA nodes for its own memory (libnuma); NULL: default policy */
 	uint64_t memlock_bytes;    /* RLIMIT_MEMLOCK; 0: leave, UINT64_MAX: no limit */
+	bool memlock_exact;        /* lower it, too; else an administrator's higher one stays */
 	uint64_t address_bytes;    /* RLIMIT_AS; 0: leave */
 	unsigned int cpu_s;        /* RLIMIT_CPU; 0: leave */
 	bool die_with_parent;      /* PR_SET_PDEATHSIG SIGKILL */
+	const struct spawn_identity *identity; /* the last thing before exec; NULL: stays as it is */
 };
 
 struct spawn {
@@ -47,6 +57,9 @@ void spawn_abort(struct spawn *s);
 /* Kill (SIGKILL) a process that another launcher has started, known by its start time (process_start_time()), and wait for its end.
  * 0 also if it is gone, or another one has its pid by now. */
 int spawn_kill(pid_t pid, uint64_t start, struct err *e);
+
+/* In a child: become @id, leave no core file (RLIMIT_CORE) and make files that are nobody else's (umask). */
+int spawn_become(const struct spawn_identity *id, struct err *e);
 
 /* In a child: close every fd above 2 but the @n in @keep (any order, -1 is skipped). */
 void spawn_close_fds(const int *keep, size_t n);

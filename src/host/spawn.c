@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <numa.h>
 #include <numaif.h>
 #include <poll.h>
@@ -11,6 +13,8 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "gpuvm/affinity.h"
@@ -106,20 +110,20 @@ static int child_memory_policy(const struct cpuset *nodes, struct err *e)
 	return err_sys(e, -mode, "prefer memory of NUMA node %s", list);
 }
 
-/* Raise, never lower: an administrator's unlimited stays unlimited. */
-static int child_memlock(uint64_t bytes, struct err *e)
+/* Raised, not lowered unless that was asked for: an administrator's unlimited stays unlimited. */
+static int child_memlock(uint64_t bytes, bool exact, struct err *e)
 {
 	struct rlimit lim;
 
 	if (getrlimit(RLIMIT_MEMLOCK, &lim) < 0)
 		return err_sys(e, -errno, "RLIMIT_MEMLOCK");
-	if (lim.rlim_cur >= bytes)
+	if (lim.rlim_cur >= bytes && !exact)
 		return 0;
 	lim.rlim_cur = bytes;
-	if (lim.rlim_max < bytes)
+	if (lim.rlim_max < bytes || exact)
 		lim.rlim_max = bytes;
 	if (setrlimit(RLIMIT_MEMLOCK, &lim) < 0)
-		return err_sys(e, -errno, "raise RLIMIT_MEMLOCK to %llu bytes", (unsigned long long)bytes);
+		return err_sys(e, -errno, "set RLIMIT_MEMLOCK to %llu bytes", (unsigned long long)bytes);
 	return 0;
 }
 
@@ -135,17 +139,61 @@ static int child_limits(const struct spawn_options *o, struct err *e)
 	return 0;
 }
 
+/* Sent by the kernel when the thread that forked us ends. */
+static int child_die_with(pid_t parent, struct err *e)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return err_sys(e, -errno, "PR_SET_PDEATHSIG");
+	/* The parent may have died before: then nobody sends the signal. */
+	if (getppid() != parent)
+		_exit(127);
+	return 0;
+}
+
+/* The bounding set has to go first, as CAP_SETPCAP goes with the user; what setresuid(2) leaves of the others is what could be inherited. */
+static int drop_root(const struct spawn_identity *id, struct err *e)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			return err_sys(e, -errno, "drop capability %lu from the bounding set", cap);
+	if (setgroups(id->n_groups, id->groups) < 0 || setresgid(id->gid, id->gid, id->gid) < 0)
+		return err_sys(e, -errno, "become group %u", id->gid);
+	if (setresuid(id->uid, id->uid, id->uid) < 0)
+		return err_sys(e, -errno, "become user %u", id->uid);
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 || syscall(SYS_capset, &head, none) < 0)
+		return err_sys(e, -errno, "drop all capabilities");
+	return 0;
+}
+
+int spawn_become(const struct spawn_identity *id, struct err *e)
+{
+	const struct rlimit none = { 0, 0 };
+
+	umask(077);
+	if (setrlimit(RLIMIT_CORE, &none) < 0)
+		return err_sys(e, -errno, "RLIMIT_CORE");
+	if (id->uid && drop_root(id, e) < 0)
+		return e->code;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? err_sys(e, -errno, "PR_SET_NO_NEW_PRIVS") : 0;
+}
+
+/* A change of user takes the signal of the parent's death away. */
+static int child_identity(const struct spawn_options *o, pid_t parent, struct err *e)
+{
+	int r = o->identity ? spawn_become(o->identity, e) : 0;
+
+	return r == 0 && o->identity && o->die_with_parent ? child_die_with(parent, e) : r;
+}
+
 static int child_prepare(const struct spawn_options *o, const struct spawn *s, pid_t parent, struct err *e)
 {
-	int r;
+	int r = o->die_with_parent ? child_die_with(parent, e) : 0;
 
-	if (o->die_with_parent) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-			return err_sys(e, -errno, "PR_SET_PDEATHSIG");
-		/* The parent may have died before: then nobody sends the signal. */
-		if (getppid() != parent)
-			_exit(127);
-	}
+	if (r < 0)
+		return r;
 	child_signals();
 	if (setsid() < 0)
 		return err_sys(e, -errno, "setsid");
@@ -157,7 +205,7 @@ static int child_prepare(const struct spawn_options *o, const struct spawn *s, p
 	if (r == 0 && o->mem_nodes)
 		r = child_memory_policy(o->mem_nodes, e);
 	if (r == 0 && o->memlock_bytes)
-		r = child_memlock(o->memlock_bytes, e);
+		r = child_memlock(o->memlock_bytes, o->memlock_exact, e);
 	return r;
 }
 
@@ -173,7 +221,7 @@ static _Noreturn void child_main(const struct spawn_options *o, const struct str
 		while (n < 0 && errno == EINTR);
 		if (n != 1)
 			_exit(127); /* the parent gave up or is gone */
-		if (child_limits(o, &e) == 0) {
+		if (child_limits(o, &e) == 0 && child_identity(o, parent, &e) == 0) {
 			execve(o->argv->v[0], o->argv->v, env->v);
 			err_sys(&e, -errno, "execute '%s'", o->argv->v[0]);
 		}

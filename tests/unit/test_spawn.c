@@ -347,6 +347,113 @@ Test(spawn, dies_with_its_parent, .timeout = 60)
 	shell_clear(&sh);
 }
 
+/* An exact limit is set, whatever was there. */
+Test(spawn, a_limit_that_was_asked_for_is_set, .timeout = 60)
+{
+	AUTO_FREE char *text = NULL;
+	struct shell sh;
+
+	shell_init(&sh, "ulimit -l; ulimit -Hl");
+	sh.o.memlock_bytes = 4096;
+	sh.o.memlock_exact = true;
+	text = shell_run(&sh);
+	cr_assert_str_eq(text, "4\n4\n");
+	shell_clear(&sh);
+}
+
+/* --- another user ---------------------------------------------------------------------------------------------- */
+
+#define STATUS "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs):' /proc/self/status | tr -s ' \\t' ' '; umask; ulimit -c; ulimit -Hc"
+
+Test(spawn, becomes_another_user_for_good, .timeout = 60)
+{
+	gid_t groups[] = { 61002 };
+	const struct spawn_identity id = { .uid = 61000, .gid = 61001, .groups = groups, .n_groups = 1 };
+	AUTO_FREE char *text = NULL;
+	struct shell sh;
+
+	if (geteuid() != 0)
+		cr_skip("only root can change to another user");
+	shell_init(&sh, STATUS);
+	sh.o.identity = &id;
+	text = shell_run(&sh);
+	cr_assert_str_eq(text, "Uid: 61000 61000 61000 61000\nGid: 61001 61001 61001 61001\nGroups: 61002 \n"
+			       "CapInh: 0000000000000000\nCapPrm: 0000000000000000\nCapEff: 0000000000000000\nCapBnd: 0000000000000000\n"
+			       "CapAmb: 0000000000000000\nNoNewPrivs: 1\n0077\n0\n0\n");
+	shell_clear(&sh);
+}
+
+/* What root has of capabilities stays, what set-user-ID programs would give does not. */
+Test(spawn, root_stays_root, .timeout = 60)
+{
+	const struct spawn_identity id = { 0 };
+	AUTO_FREE char *text = NULL, *before = NULL;
+	struct shell sh;
+
+	if (geteuid() != 0)
+		cr_skip("only root stays root");
+	shell_init(&sh, "grep CapEff /proc/self/status");
+	before = shell_run(&sh);
+	shell_clear(&sh);
+	shell_init(&sh, "grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status; ulimit -c");
+	sh.o.identity = &id;
+	text = shell_run(&sh);
+	cr_expect(strncmp(text, before, strlen(before)) == 0, "%s", text);
+	cr_expect_str_eq(text + strlen(before), "NoNewPrivs:\t1\n0\n");
+	shell_clear(&sh);
+}
+
+Test(spawn, says_why_it_could_not_become_it, .timeout = 60)
+{
+	/* More groups than Linux has for a process. */
+	const struct spawn_identity id = { .uid = 61000, .gid = 61000, .n_groups = 100000 };
+	struct err e = { 0 };
+	struct shell sh;
+
+	if (geteuid() != 0)
+		cr_skip("only root can change to another user");
+	shell_init(&sh, "echo it runs");
+	sh.o.identity = &id;
+	cr_assert(zero(int, spawn_prepare(&sh.o, &sh.s, &e)), "%s", e.msg);
+	cr_expect(lt(int, spawn_go(&sh.s, &e), 0));
+	cr_expect(strstr(e.msg, "become group") != NULL, "%s", e.msg);
+	shell_clear(&sh);
+}
+
+/* The kernel forgets the wish when the user changes. */
+Test(spawn, another_user_dies_with_its_parent, .timeout = 60)
+{
+	const struct spawn_identity id = { .uid = 61000, .gid = 61000 };
+	struct shell sh;
+	int fds[2];
+	pid_t launcher;
+	char c;
+
+	if (geteuid() != 0)
+		cr_skip("only root can change to another user");
+	cr_assert(zero(int, pipe(fds)));
+	shell_init(&sh, "echo x; kill -STOP $$");
+	launcher = fork();
+	if (launcher == 0) {
+		struct err e;
+
+		sh.o.stderr_fd = fds[1];
+		sh.o.die_with_parent = true;
+		sh.o.identity = &id;
+		if (spawn_prepare(&sh.o, &sh.s, &e) < 0 || spawn_go(&sh.s, &e) < 0)
+			_exit(1);
+		pause();
+	}
+	close(fds[1]);
+	cr_assert(eq(int, (int)read(fds[0], &c, 1), 1));
+	kill(launcher, SIGKILL);
+	waitpid(launcher, NULL, 0);
+	while (read(fds[0], &c, 1) > 0)
+		;
+	close(fds[0]);
+	shell_clear(&sh);
+}
+
 Test(spawn, abort_kills, .timeout = 60)
 {
 	struct shell sh;
