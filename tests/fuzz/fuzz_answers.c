@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libFuzzer entry: recorded answers, and the replies of a program that says it is QEMU. */
+/* libFuzzer entry: recorded answers, and the replies of a program that says it is QEMU.
+ * covers: src/core/qemu_answers.c src/core/qemu.c */
 #include <json-c/json.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Any bytes as a definition: an answer, no crash, no leak, and every problem complete enough to be shown.
- * The first line may be "--set TEXT", so that the other way in is reached too. */
+ * The first line may be "--set TEXT", so that the other way in is reached too.
+ * covers: src/core/config.c src/core/config_values.c src/core/config_check.c src/core/config_keys.c */
 #include <json-c/json.h>
 #include <string.h>
 

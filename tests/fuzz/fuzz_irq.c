@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libFuzzer entry: lines of /proc/interrupts, in which drivers write what they like. */
+/* libFuzzer entry: lines of /proc/interrupts, in which drivers write what they like.
+ * covers: src/core/irq_line.c */
 #include <stdint.h>
 #include <string.h>
 

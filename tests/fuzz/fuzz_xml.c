@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libFuzzer entry: an hwloc XML from anywhere. What comes out must hold together, and can be drawn. */
+/* libFuzzer entry: an hwloc XML from anywhere. What comes out must hold together, and can be drawn.
+ * covers: src/host/probe_xml.c */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
