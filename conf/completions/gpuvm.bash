@@ -5,7 +5,7 @@
 # path, words or options would be zsh's own.)
 # What a verb takes is written down here; tests/unit/test_completion.c compares it with each --help and with the keys.
 
-_gpuvm_verbs=(topo capture doctor plan diff templates image verify list status log console create delete start restart pause resume reset stop kill
+_gpuvm_verbs=(topo capture doctor audit plan guest-check diff templates image fabric verify list status log console create delete start restart pause resume reset stop kill
 	wait qmp recover version)
 _gpuvm_image_words=(list install upgrade remove)
 
@@ -13,10 +13,10 @@ _gpuvm_image_words=(list install upgrade remove)
 _gpuvm_keys=(
 	vm.name vm.uuid vm.firmware vm.accel vm.machine vm.kernel vm.initrd vm.append place.gpus place.gpu-index place.socket place.nics
 	place.nvme place.nvswitch cpu.vcpus cpu.model cpu.threads cpu.pin cpu.reserve cpu.emulator cpu.interrupts cpu.pmu cpu.invtsc cpu.cpu-pm
-	memory.size memory.hugepages memory.prealloc memory.reserve memory.mem-lock pcie.topology pcie.mmio64 pcie.relation pcie.cliques
-	fabric.mode fabric.partition guest.agent guest.rng guest.panic guest.tpm guest.vsock cloud-init.user-data cloud-init.meta-data
+	memory.size memory.hugepages memory.prealloc memory.reserve memory.mem-lock pcie.topology pcie.mmio64 pcie.relation pcie.cliques pcie.acs
+	fabric.mode fabric.partition fabric.manager guest.agent guest.rng guest.panic guest.tpm guest.vsock guest.check-disk cloud-init.user-data cloud-init.meta-data
 	cloud-init.network-config console.serial lifecycle.stop-timeout lifecycle.ready-timeout lifecycle.busy-timeout lifecycle.on-reboot lifecycle.on-crash
-	lifecycle.on-launcher-death hooks.pre-bind hooks.post-start hooks.post-stop hooks.timeout security.sandbox qemu.binary qemu.args
+	lifecycle.on-launcher-death hooks.pre-bind hooks.post-start hooks.post-stop hooks.timeout security.user security.memlock security.sandbox qemu.binary qemu.args
 	qemu.env
 )
 
@@ -25,16 +25,19 @@ _gpuvm_options() {
 	case $1 in
 	gpuvm) echo --help --version ;;
 	gpuvm-launch)
-		echo --dry-run --format= --explain --set= --sysroot= --topology= --daemonize --qemu= --qemu-answers= --fake-devices --gdb \
-			--trace= --strace --verbose --quiet --help --version
+		echo --dry-run --format= --explain --set= --sysroot= --topology= --daemonize --qemu= --qemu-answers= --fake-devices --force-insecure --gdb \
+			--trace= --strace --timings --verbose --quiet --help --version
 		;;
 	topo) echo --json --all --matrix --svg= --sysroot= --topology= --help ;;
 	capture) echo --sysroot= --keep-name --json --help ;;
 	doctor) echo --json --sysroot= --compare= --clear= --help ;;
+	audit) echo --json --sysroot= --help ;;
 	plan) echo --json --explain --matrix --nccl --sysroot= --topology= --qemu= --qemu-answers= --set= --fake-devices --help ;;
+	guest-check) echo --sysroot= --topology= --set= --fake-devices --help ;;
 	diff) echo --json --set= --sysroot= --topology= --qemu= --qemu-answers= --fake-devices --help ;;
 	templates) echo --json --sysroot= --topology= --qemu= --help ;;
 	'image install' | 'image upgrade') echo --name= --sha256= --json --help ;;
+	fabric) echo --manager= --json --help ;;
 	log) echo --follow --qemu --console --launcher --json --help ;;
 	console) echo --watch --help ;;
 	create)
@@ -46,7 +49,8 @@ _gpuvm_options() {
 	start | restart) echo --direct --help ;;
 	stop) echo --timeout= --help ;;
 	version) echo --qemu= --qemu-answers= --record= --json --help ;;
-	verify | list | status | 'image list') echo --json --help ;;
+	verify | list | 'image list') echo --json --help ;;
+	status) echo --json --security --help ;;
 	*) echo --help ;;
 	esac
 }
@@ -113,9 +117,10 @@ _gpuvm_operands() {
 	case "$1 $2" in
 	'gpuvm-launch 0') _gpuvm_files "$3" .ini ;;
 	'capture 0' | 'image install 0' | 'image upgrade 0') _gpuvm_files "$3" ;;
+	'fabric 0') _gpuvm_add "$3" list status activate deactivate sync ;;
 	'image 0') _gpuvm_add "$3" "${_gpuvm_image_words[@]}" ;;
 	'image remove 0') _gpuvm_add "$3" $(_gpuvm_images) ;;
-	'plan 0' | 'start 0' | 'restart 0' | 'diff 0' | 'diff 1')
+	'plan 0' | 'audit 0' | 'guest-check 0' | 'start 0' | 'restart 0' | 'diff 0' | 'diff 1')
 		_gpuvm_add "$3" $(_gpuvm_vms)
 		_gpuvm_files "$3" .ini
 		;;

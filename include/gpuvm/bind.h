@@ -32,6 +32,9 @@ bool bind_driver_is_idle(const char *driver);
  * A function that is already there is left alone. -ETIMEDOUT: the kernel did not finish; the message names the device. */
 int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e);
 
+/* Take the host's drivers away, and keep all but `to` from coming: the first half of binding. */
+int bind_detach(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e);
+
 /* Put every function back to `from` and its old override, as far as needed: idempotent. All are tried; the first error is returned. */
 int bind_restore(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e);
 /* The same; @ret_back[i], false before, is made true if function i is back. */

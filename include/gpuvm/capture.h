@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* capture.h - a machine in a folder or a file: what probe_host() reads, and nothing else.
+/* capture.h - a machine in a folder or a file: what probe_host() and doctor_facts_read() read, and nothing else.
  *
  * A capture is a root with sys/ and proc/ that probes to the same topology on every machine, so that a machine can be
- * planned at a desk.  It has no serial numbers, no network addresses and no machine id: whatever the probe does not need
+ * planned and judged at a desk.  It has no serial numbers, no network addresses and no machine id: whatever the probe does not need
  * is not read in the first place, and what identifies in the rest (a MAC in an interface's name, a UUID in that of a
  * volume, the serial number in PCI configuration space) is blanked.  What is kept is listed beside the probe
  * (host/probe_keep.c). */

@@ -14,7 +14,7 @@
 #include "gpuvm/bind.h"
 #include "gpuvm/plan.h"
 
-#define CLAIM_SCHEMA 2 /* 1 has no registers, partition_active, owned, cgroup, user, group */
+#define CLAIM_SCHEMA 2 /* 1 has no registers, partition_active, fabric_manager, owned, cgroup, user, group, hooked, vsock */
 
 struct claim_device {
 	struct pci_addr addr;
@@ -56,6 +56,7 @@ struct claim {
 	uint64_t qemu_start;
 	enum conf_on_death on_launcher_death;
 	bool bound; /* binding has begun: devices must be given back */
+	bool hooked; /* the pre-bind hook was run, or there is none: post-stop is owed */
 	struct claim_device *devices;
 	size_t n_devices;
 	struct cpuset cpus; /* pinned vCPUs */
@@ -64,6 +65,7 @@ struct claim {
 	enum fabric_mode fabric;
 	int partition; /* -1: none */
 	bool partition_active; /* its activation has begun: it must be deactivated */
+	char *fabric_manager;  /* by whom (fm_find()); NULL: gpuvm does neither */
 	struct claim_register *registers;
 	size_t n_registers;
 	struct claim_owned *owned;
@@ -73,6 +75,7 @@ struct claim {
 	struct claim_helper *helpers;
 	size_t n_helpers;
 	struct strv taps; /* interfaces that nobody else may attach to */
+	uint32_t vsock; /* context ID; 0: none */
 	int64_t recover_failed; /* unix time of a claim_recover() that could not undo all; 0: none */
 	char state[16];  /* starting|running|paused|stopping|stopped|failed */
 	char *reason;    /* of the last change of state */
@@ -105,11 +108,14 @@ int claim_collect_use(const struct sysfs *s, const char *except, struct host_use
 int claim_busy(const char *rundir, bool create, unsigned int timeout_ms, struct err *e);
 
 /* Undo a stale claim of a dead launcher: end QEMU if it was not to live on, end its helpers, give devices back, remove the claim.
- * -EBUSY if it is alive. Idempotent. What fails is noted in the claim, which keeps only the devices that are not back, and claim_collect_use() tries again only after RECOVER_RETRY_S: a hung
+ * and run the post-stop hook that is owed, which may take as long as it may. -EBUSY if it is alive. Idempotent. What fails is noted in the claim, which keeps only the devices that are not back, and claim_collect_use() tries again only after RECOVER_RETRY_S: a hung
  * device costs a minute each time. */
 #define RECOVER_RETRY_S 600
 #define BUSY_TIMEOUT_MS 3000
 int claim_recover(const struct sysfs *s, struct claim *c, struct err *e);
+
+/* What is QEMU's user's becomes its owners' again; what cannot, stays in @c, which is written. Idempotent. own.c */
+int claim_give_back(struct claim *c, struct err *e);
 
 /* End the helpers of a VM that is gone: most have ended with QEMU; one whose QEMU never came has not. */
 int claim_stop_helpers(const struct claim *c, struct err *e);

@@ -29,6 +29,8 @@ enum conf_pin { PIN_AUTO, PIN_OFF, PIN_LIST };
 enum conf_interrupts { INTERRUPTS_KEEP, INTERRUPTS_NODE };
 enum conf_pcie { PCIE_MIRROR, PCIE_ROOT_PORT, PCIE_FLAT };
 enum conf_relation { RELATION_PREFER, RELATION_PIX, RELATION_PXB, RELATION_PHB, RELATION_NODE }; /* as enum pci_relation */
+enum conf_acs { CONF_ACS_KEEP, CONF_ACS_DIRECT };
+enum conf_check { CHECK_AUTO, CHECK_ON, CHECK_OFF };
 enum conf_cliques { CLIQUES_AUTO, CLIQUES_ON, CLIQUES_OFF };
 enum conf_fabric { CONF_FABRIC_AUTO, CONF_FABRIC_NONE, CONF_FABRIC_FULL, CONF_FABRIC_SHARED };
 enum conf_nvswitch { NVSWITCH_AUTO, NVSWITCH_NONE };
@@ -117,10 +119,12 @@ struct vm_config {
 	enum conf_pcie pcie;
 	enum conf_relation relation; /* the worst that a GPU may be to its nearest NIC and NVMe */
 	enum conf_cliques cliques;
+	enum conf_acs acs;
 	uint64_t mmio64_bytes; /* 0: auto */
 
 	enum conf_fabric fabric;
 	int partition; /* AUTO, or Fabric Manager's ID */
+	char *fabric_manager; /* fm_spec_parse() */
 
 	struct disk_config *disks;
 	size_t n_disks;
@@ -129,6 +133,7 @@ struct vm_config {
 
 	bool guest_agent, guest_rng, guest_panic, guest_tpm;
 	int vsock; /* 0: off, AUTO, or the context ID */
+	enum conf_check check_disk; /* auto: on the seed */
 
 	bool cloud_init; /* there is a [cloud-init] */
 	char *user_data, *meta_data, *network_config;
@@ -143,6 +148,8 @@ struct vm_config {
 	uint64_t hook_timeout_ms;
 	enum conf_on_death on_launcher_death;
 	bool sandbox;
+	char *user; /* NULL: auto */
+	uint64_t memlock_bytes; /* 0: auto; UINT64_MAX: no limit */
 
 	char *qemu_binary;
 	char *qemu_args; /* as written; split by the planner */

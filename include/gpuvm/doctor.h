@@ -11,6 +11,7 @@
 #define GPUVM_DOCTOR_H
 
 #include "gpuvm/qemu.h"
+#include "gpuvm/strv.h"
 #include "gpuvm/topology.h"
 
 struct json_object;
@@ -27,6 +28,7 @@ struct doctor_func {
 	bool config;	      /* its extended configuration space was read: only root can */
 	bool acs, ats;	      /* has the capability */
 	uint16_t acs_can, acs_control, ats_control;
+	unsigned int acs_offset; /* of the control register */
 	bool head;	      /* the first 64 bytes were read */
 	unsigned int bars_64; /* bit N: its register says that BAR N is a 64-bit one */
 	struct {
@@ -36,6 +38,8 @@ struct doctor_func {
 	int n_resizable;
 	int64_t aer_fatal, aer_nonfatal, aer_correctable; /* errors since boot; -1: not known */
 	char *group_type; /* "DMA", "DMA-FQ", "identity" ...: how the kernel itself uses it; NULL: not known */
+	char *resets;	  /* "flr bus": the ways to reset it, in the kernel's order; "": none; NULL: not known */
+	int physfn;	  /* of a virtual function, the index of its physical one; else, and if it is not known, -1 */
 };
 
 /* A claim of a VM that is not alive. */
@@ -55,7 +59,7 @@ struct doctor_facts {
 	char *cmdline;		      /* of the kernel */
 	int64_t uptime_s;
 	/* IOMMU, VFIO and KVM */
-	int interrupt_remapping, unsafe_interrupts;
+	int interrupt_remapping, unsafe_interrupts, noiommu;
 	int64_t dma_entry_limit;
 	int kvm_device, kvm_nested;	 /* /dev/kvm is there, whether or not we may open it */
 	int cpu_virtualization, hypervisor; /* flags of the CPU: vmx or svm; this is a VM itself */
@@ -95,6 +99,13 @@ void doctor_facts_clear(struct doctor_facts *f);
  * unknown.  (src/host/doctor_facts.c) */
 void doctor_facts_read(const char *root, const struct topology *host, struct doctor_facts *ret);
 
+/* Only what keeps tenants apart (audit.h): the command line, IOMMU and VFIO, and of the functions with @wanted[i] configuration space, group and resets. */
+void doctor_facts_read_isolation(const char *root, const struct topology *host, const bool *wanted, struct doctor_facts *ret);
+
+/* For captures: is a process of that name looked for? (src/host/doctor_facts.c)  Is the word "KEY" or "KEY=..." of the kernel command line looked at? */
+bool doctor_wants_process(const char *comm);
+bool doctor_wants_word(const char *word);
+
 /* What is wanted of a configuration space of which @n bytes were read. */
 void doctor_read_config(const uint8_t *config, size_t n, struct doctor_func *ret);
 
@@ -107,7 +118,11 @@ const char *acs_text(uint16_t bits, char buf[ACS_TEXT]);
 enum doctor_severity { DOCTOR_OK, DOCTOR_WARNING, DOCTOR_PROBLEM, DOCTOR_N_SEVERITIES };
 const char *doctor_severity_word(enum doctor_severity s); /* "ok", "warning", "problem" */
 
-enum doctor_theme { THEME_IOMMU, THEME_DEVICES, THEME_MEMORY, THEME_CPUS, THEME_SOFTWARE, THEME_RECORDS, N_THEMES };
+enum doctor_theme {
+	THEME_IOMMU, THEME_DEVICES, THEME_MEMORY, THEME_CPUS, THEME_SOFTWARE, THEME_RECORDS,
+	THEME_TRANSLATION, THEME_PEERS, THEME_SHARED, /* of audit.h */
+	N_THEMES,
+};
 
 struct doctor_code {
 	const char *word; /* stable */
@@ -125,6 +140,9 @@ struct doctor_finding {
 	char *subject; /* "0000:17:00.0", "node 1", "host", a VM's name */
 	char *text;    /* what is */
 	char *fix;     /* the command or the firmware's setting; "": there is none */
+	/* of audit.h */
+	struct strv vms, devices; /* whom it concerns, and with which of their functions; no VM: all of them */
+	const char *refusal;	  /* the problem's code with which a start is refused that would bring it about; NULL: it is not */
 };
 
 struct doctor_unknown {

@@ -24,4 +24,8 @@ int err_sys(struct err *e, int code, const char *fmt, ...) PRINTF(3, 4);
 /* Put context in front of an existing message: "bind 0000:81:00.0: write driver_override: EPERM". */
 int err_wrap(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 
+/* Nothing in a message is obeyed by a terminal, whoever has written what it quotes: control characters (also C1 in UTF-8) but newlines and tabs
+ * become '?'. Done by all of err, problems and log. */
+void text_plain(char *text);
+
 #endif

@@ -110,7 +110,7 @@ bool image_head_boots(const void *head, size_t len);
 
 /* --- disks ------------------------------------------------------------------------------------------------------------ */
 
-/* A new disk at @path (in $statedir/disks, created 0700 if needed): an overlay on @base, or an empty one if NULL. @bytes 0: as large as the base.
+/* A new disk at @path (in $statedir/disks, created 0711 if needed): an overlay on @base, or an empty one if NULL. @bytes 0: as large as the base.
  * -EEXIST if there is a file; -EINVAL if it would be smaller than the base. Atomic; 0600. */
 int disk_create(const char *path, const struct image *base, uint64_t bytes, struct err *e);
 

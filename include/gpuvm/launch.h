@@ -3,7 +3,7 @@
  *
  * How it works: launch_plan() reads the host and plans; nothing is touched.  launch_start() runs the stages
  *
- *     claim -> pre-bind hook -> holders -> vfio -> bind -> reset -> prepare -> spawn (-S) -> qmp -> pin -> verify -> cont
+ *     claim -> pre-bind hook -> holders -> vfio -> fabric -> bind -> reset -> acs -> prepare -> hand over -> TPM -> memory -> spawn (-S) -> qmp -> pin -> verify -> cont
  *
  * each over all devices, with its undo beside it.  A stage records in the claim what it is about to do before it does it;
  * on a failure the undo of the failed stage and of all before it run in reverse.  Undo works from the claim alone and is idempotent, so it does not
@@ -32,12 +32,19 @@ struct launch_options {
 	bool strace;              /* --strace: QEMU is run by strace */
 	const char *strace_file;  /* NULL: qemu.strace */
 	bool dry_run;             /* claims are looked at, never touched */
+	bool force_insecure;      /* --force-insecure: what breaks isolation is a warning */
 	/* For a VM that is being made; dry run only */
 	const char *text;         /* the definition, in place of the file */
 	struct strv promised;     /* files that will be there when it starts */
 	bool ignore_use;          /* plan as if no other VM ran */
 	void (*ready)(void *ctx); /* called once the guest runs */
 	void *ready_ctx;
+};
+
+/* What one step of a start has taken. */
+struct launch_time {
+	const char *what; /* static */
+	uint64_t us;
 };
 
 struct launch {
@@ -48,12 +55,16 @@ struct launch {
 	struct qemu_info qemu;
 	struct host_use use;
 	struct fabric_map fabric;
+	char *fabric_manager; /* of fm_find(); NULL: there is none, because of no_manager, or none was looked for */
+	char *no_manager;
+	struct doctor_func *config; /* acs_read(), if the definition asks for what needs it */
+	struct plan_user user; /* and as what spawn takes: own_choose() */
+	struct spawn_identity identity;
 	struct plan plan;
 	struct claim claim;
 	struct sysfs sys;
 	bool claimed;
 	bool adopted; /* QEMU was started by another launcher: it is not our child */
-	bool hooked; /* the pre-bind hook was run: post-stop is owed */
 	int busy_fd; /* claim_busy(); 0: not taken */
 	int lock_fd, listen_fd, log_fd, signal_fd;
 	struct plan_fds fds; /* control is listen_fd: not closed with the others */
@@ -67,8 +78,12 @@ struct launch {
 	bool failed;         /* a fault was seen */
 	bool killed_by_us;
 	int wait_status;
+	uint64_t oom_kills;  /* the kernel's count of them before QEMU was started */
 	uint64_t waited_s;   /* for QEMU to answer: launch_progress() is called once a second */
 	char reason[256];    /* why it ended */
+	struct launch_time times[32]; /* of the start so far (timings.c) */
+	size_t n_times;
+	uint64_t timed_at;   /* us: when the last of them ended */
 };
 
 void launch_init(struct launch *l, const struct launch_options *opt);
@@ -116,10 +131,30 @@ int launch_settle(struct launch *l, struct err *e);
 void launch_steer(struct launch *l);
 /* Reset the devices of a claim; those that do not answer any more are marked as bad. -ENODEV or -ETIMEDOUT if there is one. */
 int launch_reset(const struct sysfs *s, const struct claim *c, struct err *e);
+int launch_reset_functions(const struct sysfs *s, const char *vm, const struct pci_addr *v, size_t n, struct err *e);
+/* The lock on the VM's devices (claim_busy()), unless it is held. */
+int launch_take_devices(struct launch *l, bool create, struct err *e);
+/* The NVLink partition (partition.c). consult: what Fabric Manager lists counts for the plan; the stage "fabric" and its undo; of a dead launcher's claim;
+ * and what is left of @v without the GPUs of a partition that is active, which must not be reset any more. */
+void launch_consult_fabric(struct launch *l, struct problems *ps);
+int launch_partition(struct launch *l, struct err *e);
+int launch_unpartition(struct launch *l, int exit_code, struct err *e);
+int partition_recover(struct claim *c, struct err *e);
+size_t launch_spare_partition(const struct launch *l, struct pci_addr *v, size_t n);
+/* The stage "acs" and its undo (acs.c). acs_restore(): the claim's registers get their old values, but those that another VM that runs has, too; what
+ * is done leaves the claim. With the allocation lock held. */
+int launch_acs(struct launch *l, struct err *e);
+int launch_unacs(struct launch *l, int exit_code, struct err *e);
+int acs_restore(const struct sysfs *s, struct claim *c, struct err *e);
+/* Say which of the VM's NICs have ATS off, where direct translated requests were asked for. */
+void launch_check_ats(struct launch *l);
+/* What would break the isolation between tenants (isolate.c), after the plan: problems, or warnings of the plan in a dry run and with force_insecure. */
+void launch_isolate(struct launch *l, struct problems *ps);
 /* Is every thread and every page of QEMU where the plan says? -EXDEV names the first that is not. */
 int launch_check(struct launch *l, struct err *e);
 /* Taking over (adopt.c). adopt_claim(): with the lock held; takes @c. adopt_connect(): until l->state is known. adopt_running(): of a guest that has begun. */
 int adopt_claim(struct launch *l, struct claim *c, struct err *e);
+int adopt_read_plan(const char *rundir, struct plan *ret, struct err *e);
 int adopt_connect(struct launch *l, struct err *e);
 int adopt_running(struct launch *l, struct err *e);
 /* Run every undo, in reverse. Errors are logged and counted. */
@@ -127,10 +162,47 @@ int launch_undo(struct launch *l, int exit_code);
 /* The stage "prepare" and its undo: what QEMU needs that is not a passed-through device (prepare.c). */
 int launch_prepare(struct launch *l, struct err *e);
 int launch_unprepare(struct launch *l, int exit_code, struct err *e);
+/* Memory (memory.c): the last stage before QEMU is started; -ENOMEM names the node that has too few huge pages by now.  explain: of a QEMU that ended at
+ * once, with these last @words; if they are about memory, what is missing where is put in front of @e.  oom_text: "; the kernel ..." of a QEMU that was killed
+ * while the kernel killed for want of memory, else "". */
+int launch_check_memory(struct launch *l, struct err *e);
+void launch_explain_memory(const struct launch *l, const char *words, struct err *e);
+const char *launch_oom_text(const struct launch *l, int wait_status);
+/* For the guest (guest_files.c): its check as text, owned; that and NCCL's topology file into rundir; and a word on where they are. */
+char *launch_guest_check(const struct launch *l);
+int launch_write_guest_files(struct launch *l, struct err *e);
+void launch_point_at_check(const struct launch *l);
+/* QEMU's user (own.c). own_choose(): l->user and l->identity, before the plan; own_check(): what that user cannot open, after it. own_hand_over(): the
+ * stage after "prepare"; own_take_back(): its undo. own_explain(): of a QEMU that ended with these last @words: puts in front of @e what to do; false: it is about something else. */
+int own_choose(struct launch *l, struct problems *ps, struct err *e);
+void own_clear(struct launch *l);
+void own_check(struct launch *l, struct problems *ps);
+int own_hand_over(struct launch *l, struct err *e);
+int own_take_back(struct launch *l, int exit_code, struct err *e);
+bool own_explain(const struct launch *l, const char *words, struct err *e);
+/* QEMU's cgroup (limits.c). limits_name(): claim.cgroup, to be written before limits_set(), which lets the child in that waits at its gate; a host that has none for
+ * us is a warning at most. limits_remove(): idempotent; -EBUSY while something in it does not end. */
+void limits_name(struct launch *l);
+void limits_set(struct launch *l);
+int limits_remove(struct claim *c, struct err *e);
+/* The stage after it, and its undo: swtpm (prepare.c). */
+int launch_start_tpm(struct launch *l, struct err *e);
+int launch_stop_tpm(struct launch *l, int exit_code, struct err *e);
+/* For the guest (guest_files.c): its check as text, owned; that and NCCL's topology file into rundir; and a word on where they are. */
+char *launch_guest_check(const struct launch *l);
+int launch_write_guest_files(struct launch *l, struct err *e);
+void launch_point_at_check(const struct launch *l);
 /* Hooks (hooks.c): a stage, its undo, and what is run once the guest runs. */
 int hooks_pre_bind(struct launch *l, struct err *e);
 void hooks_post_start(struct launch *l);
 int hooks_post_stop(struct launch *l, int exit_code, struct err *e);
+/* The post-stop hook that a dead launcher owes: of plan.json, once the rest is given back. One that comes to an end, however, is run but once; one
+ * that is cut short, as who runs it is killed, is run again by the next one. */
+void hooks_recovered(struct claim *c, int exit_code);
+/* Where the time of a start goes (timings.c). launch_time(): @what (static) has taken the time since the last call; NULL: begin here. */
+void launch_time(struct launch *l, const char *what);
+char *launch_times_table(const struct launch *l); /* a line each, then all; owned */
+void launch_log_times(const struct launch *l);
 /* An event for `gpuvm status` and `gpuvm log`; a full /run is a warning. */
 void launch_note(struct launch *l, const char *event, const char *text);
 /* One line on a terminal about the guest's memory (progress.c); called once a second while QEMU does not answer. */
@@ -143,6 +215,14 @@ void launch_close_fds(struct launch *l);
 const char *launch_state_dir(void);
 /* Where definitions are, NAME.ini: $GPUVM_CONFDIR or /etc/gpuvm. */
 const char *launch_config_dir(void);
+/* Logs that a guest or QEMU can make grow (logs.c). logs_begin(): those of the VM's last life go. logs_watch(): fd that is readable when one was
+ * written to. logs_trim(): none is longer than this afterwards; what cannot be done is a warning. */
+#define LOG_FILE_MAX (16UL << 20)
+int logs_begin(const char *rundir, struct err *e);
+int logs_watch(const char *rundir, struct err *e);
+void logs_trim(struct launch *l, int watch_fd);
+/* One of them: over @max, its last @max / 2 bytes become @path.1 and it is emptied. No file: 0. */
+int logs_trim_file(const char *path, size_t max, struct err *e);
 /* Last lines of qemu.log as one string for messages, owned; "" if there are none. */
 char *launch_log_tail(const struct launch *l, int lines);
 

@@ -16,7 +16,10 @@
 
 #define NCCL_FILE "nccl-topo.xml" /* its name in the VM's run-time folder */
 
-/* The file's text, owned; NULL for a VM without GPUs.  @host is the topology that @p was planned on. */
+/* Is there anything in it? Not for a VM without GPUs. */
+bool nccl_is_wanted(const struct plan *p);
+
+/* The file's text, owned; NULL if it is not wanted.  @host is the topology that @p was planned on. */
 char *nccl_topology_xml(const struct plan *p, const struct topology *host);
 
 #endif

@@ -45,6 +45,9 @@ unsigned int edit_distance(const char *a, const char *b);
 /* Whole file (or at most @max bytes of it) as an owned string without the final newline; -Exxx. */
 int read_text_file(const char *path, size_t max, char **ret);
 
+/* As read_text_file() of what we have written ourselves: a link, or what is no regular file, is somebody else's (-ELOOP, -EINVAL). */
+int read_own_file(const char *path, size_t max, char **ret);
+
 /* All of @text, over short writes and signals; -Exxx. */
 int write_all(int fd, const char *text, size_t len);
 

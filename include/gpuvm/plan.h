@@ -16,6 +16,7 @@
 #include "gpuvm/qemu.h"
 #include "gpuvm/topology.h"
 
+struct doctor_func;
 struct json_object;
 
 /* What running VMs hold (from their claims). */
@@ -52,6 +53,19 @@ struct host_use {
 		int pid;
 	} *taps;
 	size_t n_taps;
+	struct used_vsock {
+		uint32_t cid;
+		char vm[VM_NAME_MAX + 1];
+		int pid;
+	} *vsocks;
+	size_t n_vsocks;
+	struct used_register { /* a word of configuration space that a VM has changed */
+		struct pci_addr addr;
+		unsigned int offset;
+		uint16_t from, to;
+		char vm[VM_NAME_MAX + 1];
+	} *registers;
+	size_t n_registers;
 };
 void host_use_clear(struct host_use *u);
 struct plan;
@@ -63,6 +77,9 @@ struct plan_request {
 	const struct topology *host;
 	const struct host_use *use; /* may be NULL */
 	const struct fabric_map *fabric; /* may be NULL: nothing is known beside the PCI tree */
+	const char *fabric_manager; /* what activates partitions (fm_find()); NULL: nobody does */
+	const char *no_manager;	    /* why there is none, although one is needed for that; NULL: nobody has looked */
+	const struct doctor_func *config; /* what ports and NICs of `host` say in configuration space, by function (acs_read()); NULL: not known */
 	const struct qemu_info *qemu;
 	const char *rundir;   /* the VM's own: "/run/gpuvm/NAME" */
 	const char *statedir; /* "/var/lib/gpuvm": what outlives the VM's run (UEFI variables) */
@@ -73,6 +90,7 @@ struct plan_request {
 	const struct strv *trace; /* --trace patterns; may be NULL */
 	const char *strace; /* --strace: the program by which QEMU is run; NULL: by itself */
 	const char *strace_file; /* what it writes; NULL: qemu.strace in rundir */
+	const struct plan_user *user; /* NULL: nobody is changed to */
 	bool foreign_host;  /* `host` is not this machine; with fake_devices pins and memory nodes are left out */
 	const struct topology *here; /* with both: this machine, which the VM will run on; NULL: as large as `host` */
 };
@@ -156,6 +174,7 @@ struct plan_fabric {
 	int partition; /* -1: none */
 	int ids[FABRIC_GPUS_MAX]; /* physical IDs of its GPUs, where they are known */
 	int n_ids;
+	char *manager; /* activates the partition; NULL: gpuvm does not */
 };
 
 struct plan_bind {
@@ -163,6 +182,13 @@ struct plan_bind {
 	char *from;     /* NULL: no driver */
 	char *override; /* driver_override it has; NULL: none */
 	char *to;
+};
+
+/* An ACSCtl register that is set while the VM runs: see acs.h. */
+struct plan_acs {
+	struct pci_addr addr;
+	unsigned int offset;
+	uint16_t from, to; /* from: what returns when no VM needs `to` any more */
 };
 
 /* One option of the command. `value` is NULL for a bare flag. `group` is a heading: "machine", "memory", "pcie". */
@@ -175,8 +201,15 @@ struct plan_arg {
 		ARG_PAUSE,   /* -S: the launcher continues the guest; a command for a shell has nobody who would */
 		ARG_CONTROL, /* the chardev of control.sock: the launcher hands over a listening socket */
 		ARG_TAP,     /* a tap netdev: the launcher hands over the fds of taps[tap] */
+		ARG_OPEN,    /* the launcher hands over the fd of opens[open] */
 	} use;
-	int tap;
+	int tap, open;
+};
+
+/* What the launcher opens for QEMU, whose user could not: a socket to listen on in the run-time folder, a node of the host's. */
+struct plan_open {
+	char *path;
+	const char *key; /* property that takes the fd; NULL: a socket, whose fd= stands in place of path= */
 };
 
 /* A command that must have run before the printed one can: make a folder, a tap device, a seed image.  gpuvm-launch does
@@ -198,12 +231,19 @@ struct plan_tap {
 	bool vhost;
 };
 
-/* NoCloud seed: an ISO 9660 image with the volume name CIDATA (cloud-init documentation, "NoCloud"). */
+/* An ISO 9660 image that the guest gets as a read-only disk: the NoCloud seed, with the volume name CIDATA (cloud-init documentation,
+ * "NoCloud"), or the disk with the guest's check (guest_check.h). */
 struct plan_seed {
-	char *image; /* in rundir; NULL: none */
-	char *user_data, *meta_data, *network_config; /* paths; NULL: an empty file, meta_text, no such file */
-	char *meta_text; /* what meta-data holds where no path is given: made from name and uuid */
-	char *tool;	 /* program that makes it; it understands the options of mkisofs */
+	char *image;	   /* in rundir; NULL: none */
+	const char *label; /* volume name */
+	char *tool;	   /* program that makes it; it understands the options of mkisofs */
+	struct plan_seed_file {
+		const char *name;
+		char *path; /* it is a copy of this file; NULL: of `text` */
+		char *text;
+		bool ours; /* gpuvm-launch writes `path` at each start */
+	} files[5];
+	size_t n_files;
 };
 
 /* An emulated TPM 2.0: swtpm, started before QEMU, ends with it. */
@@ -217,6 +257,14 @@ struct plan_tpm {
 struct plan_hooks {
 	char *pre_bind, *post_start, *post_stop;
 	uint64_t timeout_ms;
+};
+
+/* Whom QEMU and swtpm run as, when a launcher that is root starts them. */
+struct plan_user {
+	bool set; /* else as the launcher itself */
+	unsigned int uid, gid; /* 0: root */
+	const char *why; /* for people */
+	const char *unsafe; /* why it is root although nobody asked for it; NULL */
 };
 
 struct plan_note {
@@ -257,15 +305,20 @@ struct plan {
 	struct plan_fabric fabric;
 	struct plan_bind *binds;
 	size_t n_binds;
+	struct plan_acs *acs;
+	size_t n_acs;
 	struct plan_arg *args;
 	size_t n_args;
+	struct plan_open *opens;
+	size_t n_opens;
 	struct plan_prepare *prepares;
 	size_t n_prepares;
 	struct plan_tap *taps;
 	size_t n_taps;
-	struct plan_seed seed;
+	struct plan_seed seed, check; /* check: a disk of its own; else its files are on the seed, if there is one */
 	struct plan_tpm tpm;
 	uint32_t vsock; /* context ID; 0: none */
+	struct plan_user user; /* its texts are not kept */
 	struct strv env;
 	struct plan_note *warnings;
 	size_t n_warnings;
@@ -287,12 +340,16 @@ struct plan {
 int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps);
 void plan_clear(struct plan *p);
 
-/* The command that makes the seed's image of the files in the folder where it runs, as seed.iso in the folder above. */
+/* The command that makes the image of the files in the folder where it runs, in the folder above. */
 void plan_seed_command(const struct plan_seed *s, struct strv *ret);
+/* The disk on which the guest finds its check: the seed, or one of its own; NULL: on none. */
+const struct plan_seed *plan_check_disk(const struct plan *p);
 
 uint64_t plan_memory_bytes(const struct plan *p);
 /* What VFIO locks for the VM, by RLIMIT_MEMLOCK; right for a plan that was just made, as plan_device.options is needed. */
 uint64_t plan_pinned_bytes(const struct plan *p);
+/* Are there vhost workers, which until Linux 6.3 are kernel threads outside QEMU? */
+bool plan_has_vhost(const struct plan *p);
 
 /* What QEMU inherits in place of what it would open itself. */
 struct plan_fds {
@@ -301,6 +358,7 @@ struct plan_fds {
 		int *tap, *vhost; /* `queues` each; vhost NULL: none */
 		int queues;
 	} *taps; /* n_taps entries */
+	int *opens; /* n_opens entries */
 };
 
 /* The command as an argv: wrapper, path, then options.  With @fds the sockets and taps of which it has fds are given as fds; NULL: everything by path and name. */
@@ -346,6 +404,7 @@ int place_memory(struct planner *pl);    /* memory_bytes, page_bytes per node (p
 int place_pci(struct planner *pl);       /* plan->ports, guest part of devices, mmio64 (place_pci.c) */
 int place_interrupts(struct planner *pl); /* irq_cpus of devices (place_irq.c) */
 int relate_devices(struct planner *pl);  /* plan->relations, what [pcie] relation requires, cliques (relations.c) */
+int place_acs(struct planner *pl);       /* plan->acs (acs.c) */
 int argv_build(struct planner *pl);      /* plan->args, iothreads (argv.c) */
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* seed.h - the cloud-init seed: an ISO image of user-data, meta-data and network-config (plan_seed).
+/* seed.h - the cloud-init seed and the disk with the guest's check: ISO images of a few files (plan_seed).
  *
  * How it works: the files are copied under their names into a folder in rundir that only we can read, and a program of the host
  * (xorrisofs, genisoimage or mkisofs) makes the image of it.  The copies go at once, the image with the VM: user-data may have secrets.
@@ -19,7 +19,7 @@ int seed_check_file(const char *path);
 /* Make s->image. On failure nothing is left behind. */
 int seed_make(const struct plan_seed *s, struct err *e);
 
-/* Remove the image from the folder @rundir, and what a seed_make() that was killed has left. Idempotent. */
+/* Remove all such images from the folder @rundir, and what a seed_make() that was killed has left. Idempotent. */
 int seed_remove(const char *rundir, struct err *e);
 
 #endif

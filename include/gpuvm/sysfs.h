@@ -8,6 +8,7 @@
 #define GPUVM_SYSFS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "gpuvm/err.h"
@@ -19,6 +20,8 @@ struct sysfs {
 	/* How a value is stored: sysfs_write_file(), or a test's model of the kernel.  0 or -Exxx.
 	 * @path already has the root in front. */
 	int (*write)(void *ctx, const char *path, const char *value);
+	/* The same of 16 bits of a configuration space: sysfs_write_word(). */
+	int (*write_word)(void *ctx, const char *path, unsigned int offset, uint16_t value);
 	void *ctx;
 
 	bool serial;           /* one device after the other in this process (tests count writes); else side by side in workers */
@@ -30,9 +33,13 @@ struct sysfs {
 extern const struct sysfs sysfs_live;
 
 int sysfs_write_file(void *ctx, const char *path, const char *value);
+int sysfs_write_word(void *ctx, const char *path, unsigned int offset, uint16_t value);
 
 /* Write @value to the file that @fmt names. The error names value and path. */
 int sysfs_store(const struct sysfs *s, struct err *e, const char *value, const char *fmt, ...) PRINTF(4, 5);
+
+/* Write @value at @offset (even) of the configuration space that @fmt names ("config"): one access of 16 bits. */
+int sysfs_store_word(const struct sysfs *s, struct err *e, unsigned int offset, uint16_t value, const char *fmt, ...) PRINTF(5, 6);
 
 /* First 4 KiB of a file without the final newline, owned; NULL if it cannot be read. */
 char *sysfs_read(const struct sysfs *s, const char *fmt, ...) PRINTF(2, 3);

@@ -11,12 +11,13 @@
 #include "gpuvm/plan.h"
 #include "gpuvm/spawn.h"
 
-/* Whom swtpm runs as where the system has this user and we are root (conf/systemd/gpuvm.sysusers); it reads what a guest writes. */
-#define TPM_USER "gpuvm"
+/* The state folder, 0700, and those above it. */
+int tpm_make_state(const char *dir, struct err *e);
 
-/* Make the state folder, the socket, and a process that waits at its gate (spawn_go()). @cpus: where it runs; NULL: anywhere.
- * @die_with_parent: as QEMU. @user: change to it, and give it the state folder; NULL: stay who we are. What swtpm says goes to swtpm.log in rundir. */
-int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const char *user, bool die_with_parent, struct spawn *ret, struct err *e);
+/* Make the socket, and a process that waits at its gate (spawn_go()). @cpus: where it runs; NULL: anywhere.
+ * @die_with_parent: as QEMU. @id: whom it runs as, QEMU, too; the state folder must be that user's, the socket will be; NULL: as we. What swtpm says goes to
+ * swtpm.log in rundir. */
+int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const struct spawn_identity *id, bool die_with_parent, struct spawn *ret, struct err *e);
 
 /* End it, if it is still there: asked first, so that it can write its state. Safe on a zeroed struct. */
 void tpm_stop(struct spawn *s);

@@ -4,6 +4,7 @@
  *   threads  /proc/PID/task/TID/status Cpus_allowed_list of every thread
  *   memory   /proc/PID/numa_maps: the node of every page of the guest's memory
  *   devices  driver link and IOMMU group of every function
+ *   ACS      ACSCtl of the ports that were set, ATSCtl of the NICs
  *   BARs     query-pci: bus number, and an address for every BAR (OVMF leaves out what does not fit, silently) */
 #ifndef GPUVM_VERIFY_H
 #define GPUVM_VERIFY_H
@@ -29,6 +30,9 @@ struct verify_report {
 int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e);
 /* Drivers and groups, and where interrupts go if the plan says. */
 int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e);
+/* ACSCtl of the plan's ports; ATSCtl of the VM's NICs that have ATS, if the plan has such ports. Both are in verify_devices(). */
+void verify_acs(const struct plan *p, const struct sysfs *s, struct verify_report *rep);
+void verify_ats(const struct plan *p, const struct sysfs *s, struct verify_report *rep);
 /* The guest's PCI tree. The firmware sends no event when it has set up PCI: asks again until every device has its BARs, or
  * @timeout_ms is over. */
 int verify_guest_pci(const struct plan *p, struct qmp *q, uint64_t timeout_ms, struct verify_report *rep, struct err *e);

@@ -84,6 +84,7 @@ static void put_line(enum log_level level, const char *const *fields, const char
 
 	if (vasprintf(&text, fmt, ap) < 0)
 		abort();
+	text_plain(text);
 	log_progress_end();
 	/* One write per line, so that lines of several processes do not mix. */
 	if (!journal)

@@ -283,14 +283,11 @@ unsigned int edit_distance(const char *a, const char *b)
 	return d[n][m];
 }
 
-int read_text_file(const char *path, size_t max, char **ret)
+static int read_text(int fd, size_t max, char **ret)
 {
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	AUTO_FREE char *buf = NULL;
 	size_t len = 0, room = 4096;
 
-	if (fd < 0)
-		return -errno;
 	buf = xcalloc(1, room + 1);
 	for (;;) {
 		ssize_t n = read(fd, buf + len, room - len);
@@ -314,6 +311,23 @@ int read_text_file(const char *path, size_t max, char **ret)
 	buf[len] = '\0';
 	*ret = STEAL_PTR(buf);
 	return 0;
+}
+
+int read_text_file(const char *path, size_t max, char **ret)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : read_text(fd, max, ret);
+}
+
+int read_own_file(const char *path, size_t max, char **ret)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) ? read_text(fd, max, ret) : -EINVAL;
 }
 
 int write_all(int fd, const char *text, size_t len)

@@ -2,6 +2,7 @@
 #include <json-c/json.h>
 #include <stdarg.h>
 
+#include "gpuvm/err.h"
 #include "gpuvm/problems.h"
 
 struct problem *problems_add(struct problems *ps, enum problem_kind kind, const char *code, const char *fmt, ...)
@@ -15,6 +16,7 @@ struct problem *problems_add(struct problems *ps, enum problem_kind kind, const 
 	if (vasprintf(&p->message, fmt, ap) < 0)
 		abort();
 	va_end(ap);
+	text_plain(p->message);
 	return p;
 }
 
@@ -27,6 +29,7 @@ void problem_hint(struct problem *p, const char *fmt, ...)
 	if (vasprintf(&p->hint, fmt, ap) < 0)
 		abort();
 	va_end(ap);
+	text_plain(p->hint);
 }
 
 void problem_device(struct problem *p, const char *bdf)

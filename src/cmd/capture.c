@@ -13,9 +13,9 @@
 static const char usage[] =
 	"usage: gpuvm capture [--sysroot DIR] [--keep-name] [--json] DIR|FILE.tar\n"
 	"\n"
-	"Copy what is needed to plan for this machine: what `gpuvm topo` reads of /sys and /proc. There are no serial\n"
-	"numbers, network addresses or machine id in it. Run it as root: else parts of the PCI tree cannot be read.\n"
-	"`gpuvm topo --sysroot DIR|FILE.tar` shows it; plan and dry runs take it, too.\n"
+	"Copy what is needed to plan for this machine and to judge it: what `gpuvm topo` and `gpuvm doctor` read of /sys and\n"
+	"/proc. There are no serial numbers, network addresses or machine id in it. Run it as root: else parts of the PCI tree\n"
+	"cannot be read. `gpuvm topo --sysroot DIR|FILE.tar` shows it; doctor, plan and dry runs take it, too.\n"
 	"\n"
 	"  DIR|FILE.tar    a new folder, or a tar (.tar, .tar.gz, .tar.xz, .tar.zst)\n"
 	"  --keep-name     with the host's name\n"

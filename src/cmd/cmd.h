@@ -20,9 +20,12 @@ enum {
 int cmd_topo(int argc, char **argv);
 int cmd_capture(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_audit(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
+int cmd_guest_check(int argc, char **argv);
 int cmd_templates(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_fabric(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_list(int argc, char **argv);
@@ -56,7 +59,8 @@ bool cmd_check_name(const char *verb, const char *name);
 
 /* Options that most verbs of a running VM have: --json, --help and one NAME. */
 struct cmd_simple {
-	const char *flag; /* given: a long option in place of --json */
+	const char *flag; /* given: a long option in place of --json, or with both_flags beside it */
+	bool both_flags;
 	bool flag_set;
 	bool json, help;
 	const char *name; /* NULL if none was given */

@@ -66,13 +66,18 @@ bool cmd_check_name(const char *verb, const char *name)
 
 int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, struct cmd_simple *ret)
 {
-	const struct option options[] = { { ret->flag ? ret->flag : "json", no_argument, NULL, 'f' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	const struct option options[] = { { ret->flag ? ret->flag : "json", no_argument, NULL, 'f' },
+					  { "help", no_argument, NULL, 'h' },
+					  { ret->both_flags ? "json" : NULL, no_argument, NULL, 'j' },
+					  { 0 } };
 	int c;
 
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		if (c == 'f')
 			*(ret->flag ? &ret->flag_set : &ret->json) = true;
+		else if (c == 'j')
+			ret->json = true;
 		else if (c == 'h')
 			ret->help = true;
 		else

@@ -77,10 +77,14 @@ static int connect_serial(struct console *c, struct err *e)
 /* Everything in the log from where it was read to last; 0, or -Exxx of the terminal. */
 static int copy_log(struct console *c)
 {
+	struct stat st;
 	char buf[4096];
 	ssize_t n;
 	int r = 0;
 
+	/* One that had grown too large was emptied meanwhile. */
+	if (fstat(c->log, &st) == 0 && st.st_size < lseek(c->log, 0, SEEK_CUR) && lseek(c->log, 0, SEEK_SET) < 0)
+		return -errno;
 	while (r == 0 && (n = read(c->log, buf, sizeof(buf))) > 0)
 		r = write_all(STDOUT_FILENO, buf, (size_t)n);
 	return r;

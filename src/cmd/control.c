@@ -16,6 +16,7 @@
 #include "gpuvm/events.h"
 #include "gpuvm/log.h"
 #include "gpuvm/record.h"
+#include "gpuvm/security.h"
 
 #define STATUS_EVENTS 20 /* the newest */
 
@@ -321,10 +322,34 @@ static void print_status(const char *name, const struct vm_state *s)
 	printf("  files         %s\n", s->claim.rundir);
 }
 
+static int show_security(const char *name, const struct vm_state *s, bool json)
+{
+	struct security_facts f = { 0 };
+	struct security_report report = { 0 };
+	struct err e = { 0 };
+	int r = s->has_claim && claim_qemu_alive(&s->claim) ? security_read(s->claim.qemu_pid, s->claim.rundir, &f, &e)
+							     : err_set(&e, -ESRCH, "VM '%s' does not run", name);
+
+	if (r < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	security_judge(&f, &report);
+	if (json) {
+		cmd_print_json(security_to_json(&report));
+	} else {
+		printf("%s: QEMU has pid %d\n", name, f.pid);
+		security_print(&report, stdout);
+	}
+	security_report_clear(&report);
+	security_facts_clear(&f);
+	return EXIT_DONE;
+}
+
 int cmd_status(int argc, char **argv)
 {
-	static const char usage[] = "usage: gpuvm status [--json] NAME\n\nEverything about one VM, or how it ended.\n";
-	struct cmd_simple o = { 0 };
+	static const char usage[] = "usage: gpuvm status [--json] [--security] NAME\n\nEverything about one VM, or how it ended. --security: what its QEMU may do.\n";
+	struct cmd_simple o = { .flag = "security", .both_flags = true };
 	struct vm_state s = { 0 };
 	struct strv defined = { 0 };
 	struct err e = { 0 };
@@ -345,6 +370,8 @@ int cmd_status(int argc, char **argv)
 	} else if (!s.has_claim && !s.has_last && !s.defined) {
 		log_error("no VM '%s' has run since the host was started, and there is no definition of it in '%s'", name, launch_config_dir());
 		r = EXIT_FAILED;
+	} else if (o.flag_set) {
+		r = show_security(name, &s, o.json);
 	} else if (o.json) {
 		cmd_print_json(state_json(name, &s));
 	} else {
@@ -436,8 +463,8 @@ static int end_by_launcher(int pidfd, int sig, uint64_t timeout_ms)
 	return r == -ESRCH ? 0 : r;
 }
 
-/* Its launcher has ended. What it could not give back is in the claim that it left. */
-static int check_given_back(const char *vm)
+/* Its launcher has ended. What it could not give back is in the claim that it left. @ret_orphan: it was killed before it could end the guest. */
+static int check_given_back(const char *vm, bool *ret_orphan)
 {
 	AUTO_FREE char *dir = claim_vm_dir(vm);
 	struct claim c = { 0 };
@@ -449,6 +476,7 @@ static int check_given_back(const char *vm)
 		log_error("VM '%s' has ended, but not everything could be given back; `gpuvm recover %s` tries it once more and says what hinders it", vm, vm);
 	else if (r < 0 && r != -ENOENT)
 		log_error("%s", e.msg);
+	*ret_orphan = r == 0 && claim_alive(&c) && !claim_launcher_alive(&c);
 	claim_clear(&c);
 	return left || (r < 0 && r != -ENOENT) ? EXIT_FAILED : EXIT_DONE;
 }
@@ -459,6 +487,7 @@ int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 	AUTO_CLOSE int pidfd = -1;
 	struct vm_state s = { 0 };
 	struct err e = { 0 };
+	bool orphan = false;
 	int r = read_state(vm, &s, &e);
 
 	if (r < 0) {
@@ -477,10 +506,10 @@ int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 		r = pidfd < 0 ? pidfd : claim_launcher_alive(&s.claim) ? end_by_launcher(pidfd, sig, timeout_ms) : 0;
 		if (r < 0 && r != -ESRCH)
 			log_error("stop '%s': its launcher (pid %d) cannot be told: %s", vm, s.claim.launcher_pid, strerror(-r));
-		r = r < 0 && r != -ESRCH ? EXIT_FAILED : check_given_back(vm);
+		r = r < 0 && r != -ESRCH ? EXIT_FAILED : check_given_back(vm, &orphan);
 	}
 	clear_state(&s);
-	return r;
+	return orphan ? cmd_end_vm(name, sig, timeout_ms) : r;
 }
 
 int cmd_stop(int argc, char **argv)

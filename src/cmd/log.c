@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <json-c/json.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -84,7 +85,10 @@ void cmd_event_text(struct json_object *ev, char *buf, size_t size)
 	time_t at;
 
 	if (json_object_object_get_ex(ev, "time", &t)) {
-		at = (time_t)json_object_get_double(t);
+		double seconds = json_object_get_double(t);
+
+		/* The file may be damaged: not every number is a time. */
+		at = seconds >= 0 && seconds < INT32_MAX * 1000.0 ? (time_t)seconds : 0;
 		if (localtime_r(&at, &tm))
 			strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
 	}
@@ -142,7 +146,16 @@ static int print_rest(int fd, const struct log_args *a)
 	return fflush(stdout) == 0 && n == 0 ? 0 : -errno;
 }
 
-/* A new run cuts qemu.log off; events.jsonl is put aside when it has grown. */
+/* What a log had in it before it was emptied, as it had grown too large; none is the rule. */
+static int print_older(const char *path, const struct log_args *a)
+{
+	AUTO_FREE char *old = xasprintf("%s.1", path);
+	AUTO_CLOSE int fd = open(old, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? (errno == ENOENT ? 0 : -errno) : print_rest(fd, a);
+}
+
+/* A log is emptied when it has grown too large, events.jsonl is put aside then. */
 static int reopen_if_new(int *fd, const char *path, bool created)
 {
 	struct stat st;
@@ -222,7 +235,9 @@ int cmd_log(int argc, char **argv)
 			log_error("'%s': %s", path, strerror(errno));
 		return EXIT_FAILED;
 	}
-	r = print_rest(fd, &a);
+	r = print_older(path, &a);
+	if (r == 0)
+		r = print_rest(fd, &a);
 	if (r == 0 && a.follow)
 		r = follow(&fd, dir, path, &a);
 	if (r < 0)

@@ -13,10 +13,13 @@ static const struct verb {
 	{ "topo", cmd_topo, "show this host: sockets, nodes, PCIe tree, what can be given to a VM" },
 	{ "capture", cmd_capture, "copy what is needed to plan for this host elsewhere; without serial numbers" },
 	{ "doctor", cmd_doctor, "check this host: what is wrong or slow, what it costs, what mends it" },
+	{ "audit", cmd_audit, "are tenants kept apart? of the VMs that run, or of one as it would be" },
 	{ "plan", cmd_plan, "decide everything for a VM and show it; touch nothing" },
+	{ "guest-check", cmd_guest_check, "a script that checks the guest from inside against the plan" },
 	{ "diff", cmd_diff, "compare the QEMU commands of two definitions, or of a VM that runs and its definition" },
 	{ "templates", cmd_templates, "the sizes this machine can be cut into, and how many fit now" },
 	{ "image", cmd_image, "disk images to make VMs from: install, list, upgrade, remove" },
+	{ "fabric", cmd_fabric, "NVLink partitions: list them, activate, deactivate, tell a restarted Fabric Manager" },
 	{ "verify", cmd_verify, "is the running VM what was planned? threads, pages, devices, BARs" },
 	{ "list", cmd_list, "every VM that runs, and how the others ended" },
 	{ "status", cmd_status, "everything about one VM" },
@@ -41,7 +44,7 @@ static void print_usage(FILE *out)
 {
 	fputs("usage: gpuvm VERB [options]\n\n", out);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(out, "  %-9s %s\n", verbs[i].name, verbs[i].what);
+		fprintf(out, "  %-11s %s\n", verbs[i].name, verbs[i].what);
 	fputs("\n`gpuvm VERB --help` says more. `gpuvm-launch FILE.ini` starts a VM.\n", out);
 }
 

@@ -13,6 +13,7 @@
 
 #include "cmd.h"
 #include "gpuvm/log.h"
+#include "gpuvm/slim.h"
 
 static const char usage[] =
 	"usage: gpuvm-launch [options] FILE.ini\n"
@@ -30,9 +31,11 @@ static const char usage[] =
 	"      --qemu PATH     use this QEMU\n"
 	"      --qemu-answers FILE  plan for the QEMU that FILE was recorded of (dry run; gpuvm version --record)\n"
 	"      --fake-devices  stand-ins in place of the devices: nothing is bound\n"
+	"      --force-insecure  start although devices of other tenants can be reached (gpuvm audit)\n"
 	"      --gdb[=WHERE]   let a debugger have the guest: gdb.sock in the VM's folder, or as QEMU's -gdb (tcp::1234)\n"
 	"      --trace PATTERN trace events of QEMU into qemu.log; may be repeated\n"
 	"      --strace[=FILE] system calls of QEMU into qemu.strace in the VM's folder\n"
+	"      --timings       when the guest runs, how long each step of the start has taken\n"
 	"  -v, --verbose       say what is done; twice: more\n"
 	"  -q, --quiet         errors and warnings only\n"
 	"      --help, --version\n"
@@ -42,7 +45,7 @@ static const char usage[] =
 struct launch_args {
 	struct launch_options launch;
 	const char *strace_file; /* as given; NULL: the default */
-	bool explain, daemonize, done;
+	bool explain, daemonize, timings, done;
 	enum { FORMAT_SHELL, FORMAT_LINES, FORMAT_JSON } format;
 	int verbose;
 };
@@ -93,6 +96,9 @@ static int parse_one(int c, struct launch_args *a)
 	case 'f':
 		a->launch.fake_devices = true;
 		return 0;
+	case 'I':
+		a->launch.force_insecure = true;
+		return 0;
 	case 'g':
 		a->launch.gdb = optarg ? optarg : "";
 		return 0;
@@ -102,6 +108,9 @@ static int parse_one(int c, struct launch_args *a)
 	case 's':
 		a->launch.strace = true;
 		a->strace_file = optarg;
+		return 0;
+	case 'M':
+		a->timings = true;
 		return 0;
 	case 'v':
 		a->verbose++;
@@ -152,6 +161,8 @@ static int parse(int argc, char **argv, struct launch_args *a)
 		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },		 { "version", no_argument, NULL, 'V' },
 		{ "topology", required_argument, NULL, 't' }, { "gdb", optional_argument, NULL, 'g' },		 { "trace", required_argument, NULL, 'T' },
 		{ "strace", optional_argument, NULL, 's' },  { "qemu-answers", required_argument, NULL, 'A' },
+		{ "force-insecure", no_argument, NULL, 'I' },
+		{ "timings", no_argument, NULL, 'M' },
 		{ 0 }
 	};
 	int c;
@@ -196,6 +207,7 @@ static int dry_run(struct launch_args *a)
 
 struct readiness {
 	const struct launch *l;
+	bool timings; /* are to be printed */
 	int fd; /* to the waiting parent of --daemonize; -1 in the foreground */
 };
 
@@ -215,7 +227,14 @@ static void on_ready(void *ctx)
 	struct readiness *r = ctx;
 
 	log_notice("%s: running, QEMU has pid %d", r->l->plan.vm, r->l->child.pid);
+	launch_point_at_check(r->l);
 	sd_notifyf(0, "READY=1\nSTATUS=%s is running, QEMU has pid %d\nMAINPID=%d", r->l->plan.vm, r->l->child.pid, getpid());
+	if (r->timings) {
+		AUTO_FREE char *table = launch_times_table(r->l);
+
+		fputs(table, stdout);
+		fflush(stdout);
+	}
 	if (r->fd < 0)
 		return;
 	leave_terminal(r->l);
@@ -248,6 +267,7 @@ static int start_and_supervise(struct launch *l, bool *again)
 		log_error("%s: %s", l->plan.vm, e.msg);
 		return launch_exit_code(&e);
 	}
+	slim_down(); /* what only the start needed */
 	return launch_supervise(l);
 }
 
@@ -291,7 +311,7 @@ static int launch_once(struct launch_args *a, struct readiness *ready, struct re
 
 static int launch(struct launch_args *a, int ready_fd)
 {
-	struct readiness ready = { .fd = ready_fd };
+	struct readiness ready = { .fd = ready_fd, .timings = a->timings };
 	struct restart again = { .wanted = true };
 	int code = 0;
 
@@ -348,7 +368,7 @@ int main(int argc, char **argv)
 	log_init("gpuvm-launch", a.verbose > 1 ? LOG_LEVEL_DEBUG : a.verbose == 1 ? LOG_LEVEL_INFO : a.verbose < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE);
 	if (code == 0 && !a.done) {
 		/* --daemonize changes the folder. */
-		absolute = realpath(a.launch.definition, NULL);
+		absolute = absolute_path(a.launch.definition);
 		if (absolute && a.daemonize)
 			a.launch.definition = absolute;
 		strace_file = absolute_path(a.strace_file);

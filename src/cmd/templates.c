@@ -45,6 +45,8 @@ static void show(const struct launch *l, bool json)
 	struct plan_request req = { .host = &l->host,
 				    .use = &l->use,
 				    .fabric = &l->fabric,
+				    .fabric_manager = l->fabric_manager,
+				    .no_manager = l->no_manager,
 				    .qemu = &l->qemu,
 				    .rundir = claim_rundir(),
 				    .statedir = launch_state_dir(),

@@ -32,6 +32,15 @@ struct plan_arg *arg_why(struct builder *b, const char *flag, char *value, const
 	return a;
 }
 
+void arg_open(struct builder *b, const char *key, const char *path)
+{
+	struct plan_arg *a = &b->p->args[b->p->n_args - 1];
+
+	a->use = ARG_OPEN;
+	a->open = (int)b->p->n_opens;
+	*PUSH_ZEROED(b->p->opens, b->p->n_opens) = (struct plan_open){ .path = xstrdup(path), .key = key };
+}
+
 bool arg_needs(struct builder *b, enum qemu_feature feature, const char *section, const char *key)
 {
 	if (qemu_has(b->q, feature))
@@ -99,6 +108,7 @@ static void arg_machine(struct builder *b)
 	qopt_str(&o, "accel", b->p->accel);
 	if (many && strcmp(b->p->accel, "kvm") == 0)
 		qopt_str(&o, "kernel-irqchip", "split");
+	qopt_bool(&o, "dump-guest-core", false);
 	arg_why(b, "-machine", qopt_finish(&o), "q35 has PCI Express; i440fx does not%s",
 		many ? "; with a split irqchip interrupts reach APIC IDs past 254 without a virtual IOMMU" : "");
 	if (b->p->mmio64_bytes)
@@ -312,14 +322,20 @@ static void arg_firmware(struct builder *b)
 
 static void arg_monitor(struct builder *b, const char *id, const char *file, const char *why)
 {
+	AUTO_FREE char *path = xasprintf("%s/%s", b->p->rundir, file);
+	struct plan_arg *a;
 	struct qopt o;
 
 	qopt_init(&o, "socket");
 	qopt_str(&o, "id", id);
-	qopt_fmt(&o, "path", "%s/%s", b->p->rundir, file);
+	qopt_str(&o, "path", path);
 	qopt_bool(&o, "server", true);
 	qopt_bool(&o, "wait", false);
-	arg_why(b, "-chardev", qopt_finish(&o), "%s", why)->use = strcmp(id, "control") == 0 ? ARG_CONTROL : ARG_PLAIN;
+	a = arg_why(b, "-chardev", qopt_finish(&o), "%s", why);
+	if (strcmp(id, "control") == 0)
+		a->use = ARG_CONTROL;
+	else
+		arg_open(b, NULL, path);
 	qopt_init(&o, "");
 	qopt_str(&o, "chardev", id);
 	qopt_str(&o, "mode", "control");
@@ -328,6 +344,7 @@ static void arg_monitor(struct builder *b, const char *id, const char *file, con
 
 static void arg_console(struct builder *b)
 {
+	AUTO_FREE char *socket = xasprintf("%s/serial.sock", b->p->rundir);
 	struct qopt o;
 
 	b->group = "control";
@@ -337,16 +354,19 @@ static void arg_console(struct builder *b)
 	case SERIAL_SOCKET:
 		qopt_init(&o, "socket");
 		qopt_str(&o, "id", "serial0");
-		qopt_fmt(&o, "path", "%s/serial.sock", b->p->rundir);
+		qopt_str(&o, "path", socket);
 		qopt_bool(&o, "server", true);
 		qopt_bool(&o, "wait", false);
 		qopt_fmt(&o, "logfile", "%s/serial.log", b->p->rundir);
+		qopt_bool(&o, "logappend", true);
 		arg_why(b, "-chardev", qopt_finish(&o), "console: a socket, and a log of what the guest said");
+		arg_open(b, NULL, socket);
 		break;
 	case SERIAL_LOG:
 		qopt_init(&o, "file");
 		qopt_str(&o, "id", "serial0");
 		qopt_fmt(&o, "path", "%s/serial.log", b->p->rundir);
+		qopt_bool(&o, "append", true);
 		arg_why(b, "-chardev", qopt_finish(&o), "console: a log only");
 		break;
 	case SERIAL_STDIO:
@@ -364,6 +384,7 @@ static void arg_console(struct builder *b)
 static void arg_gdb(struct builder *b)
 {
 	const char *where = b->pl->req->gdb;
+	AUTO_FREE char *path = xasprintf("%s/gdb.sock", b->p->rundir);
 	struct qopt o;
 
 	if (!where)
@@ -374,10 +395,11 @@ static void arg_gdb(struct builder *b)
 	}
 	qopt_init(&o, "socket");
 	qopt_str(&o, "id", "gdb");
-	qopt_fmt(&o, "path", "%s/gdb.sock", b->p->rundir);
+	qopt_str(&o, "path", path);
 	qopt_bool(&o, "server", true);
 	qopt_bool(&o, "wait", false);
 	arg_why(b, "-chardev", qopt_finish(&o), "--gdb: where a debugger connects");
+	arg_open(b, NULL, path);
 	arg_why(b, "-gdb", xstrdup("chardev:gdb"), "--gdb: a debugger may stop the guest and look at it");
 }
 

@@ -21,6 +21,8 @@ static void arg_socket(struct builder *b, const char *id, const char *path, bool
 		qopt_bool(&o, "wait", false);
 	}
 	arg_why(b, "-chardev", qopt_finish(&o), "%s", why);
+	if (server)
+		arg_open(b, NULL, path);
 }
 
 static void arg_agent(struct builder *b)
@@ -72,8 +74,7 @@ static void arg_panic(struct builder *b)
 
 /* --- vsock -------------------------------------------------------------------------------------------------- */
 
-/* The same at every start: services find the guest by it. Two VMs of a host meet with a chance of one in a thousand million; the second
- * one's QEMU then ends with "unable to set guest cid: Address already in use". */
+/* The same at every start: services find the guest by it. Two VMs of a host meet with a chance of one in a thousand million. */
 static uint32_t cid_of(const char *name)
 {
 	uint64_t h = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
@@ -96,6 +97,24 @@ static void check_vsock(struct builder *b)
 	problem_hint(p, "load it with `modprobe vhost_vsock`, run as root, or use vsock = off");
 }
 
+/* QEMU would find out, but not say whose it is. */
+static void check_cid(struct builder *b)
+{
+	const struct host_use *use = b->pl->req->use;
+
+	for (size_t i = 0; use && i < use->n_vsocks; i++) {
+		const struct used_vsock *u = &use->vsocks[i];
+		struct problem *p;
+
+		if (u->cid != b->p->vsock)
+			continue;
+		p = config_problem(b->pl->ps, b->vm, "guest", "vsock", "vsock-in-use", "[guest] vsock: the running VM '%s' (pid %d) has context ID %" PRIu32, u->vm,
+				   u->pid, u->cid);
+		p->kind = PROBLEM_BUSY;
+		problem_hint(p, "stop it (`gpuvm stop %s`), or set another ID", u->vm);
+	}
+}
+
 static void arg_vsock(struct builder *b)
 {
 	bool made = b->vm->vsock == CONF_AUTO;
@@ -103,14 +122,16 @@ static void arg_vsock(struct builder *b)
 
 	check_vsock(b);
 	b->p->vsock = made ? cid_of(b->vm->name) : (uint32_t)b->vm->vsock;
+	check_cid(b);
 	plan_prepare(b->p, "the node that vsock needs comes with its module", "test -e /dev/vhost-vsock || modprobe vhost_vsock");
 	qopt_init(&o, "vhost-vsock-pci");
 	qopt_str(&o, "id", "vsock0");
 	arg_virtio_addr(b, &o);
 	qopt_u64(&o, "guest-cid", b->p->vsock);
 	arg_why(b, "-device", qopt_finish(&o), "AF_VSOCK: the guest is context %" PRIu32, b->p->vsock);
+	arg_open(b, "vhostfd", "/dev/vhost-vsock");
 	plan_reason(b->p, "vsock", "context ID %" PRIu32 "%s", b->p->vsock,
-		    made ? ", from the VM's name: if another VM has it already, QEMU says so and ends" : "");
+		    made ? ", from the VM's name" : "");
 }
 
 /* --- TPM ---------------------------------------------------------------------------------------------------- */

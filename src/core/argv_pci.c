@@ -158,6 +158,7 @@ static void arg_iommufd(struct builder *b)
 	qopt_init(&o, "iommufd");
 	qopt_str(&o, "id", IOMMUFD_ID);
 	arg_why(b, "-object", qopt_finish(&o), "[device] iommufd: /dev/iommu in place of /dev/vfio/vfio");
+	arg_open(b, "fd", "/dev/iommu");
 }
 
 void arg_pcie(struct builder *b)

@@ -18,6 +18,9 @@ struct builder {
 /* Add an option with the reason why it is there. @value is consumed; NULL for a bare flag. The entry is good until the next one is added. */
 struct plan_arg *arg_why(struct builder *b, const char *flag, char *value, const char *fmt, ...) PRINTF(4, 5);
 
+/* The launcher opens @path for the option that was added last; see struct plan_open. */
+void arg_open(struct builder *b, const char *key, const char *path);
+
 /* addr= (and multifunction=) of function @addr on pcie.0, eight to a slot. */
 void arg_root_addr(struct qopt *o, int addr);
 

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "config_impl.h"
+#include "gpuvm/fabric_manager.h"
 
 struct check {
 	const struct vm_config *vm;
@@ -94,6 +95,9 @@ static void check_fabric(const struct check *c)
 	if (mode && set(c, "fabric", "partition") && vm->partition >= 0 && (full || vm->fabric == CONF_FABRIC_NONE))
 		problem_hint(conflict(c, "fabric", "partition", "is set, but mode = %s has no partitions", full ? "full" : "none"),
 			     "use mode = shared, or leave partition out");
+	if (fm_spec_parse(vm->fabric_manager, &(struct fm_spec){ 0 }) < 0)
+		problem_hint(complain(c, "bad-value", "fabric", "manager", "'%s' cannot be read", vm->fabric_manager),
+			     "expected auto, none, or a path of fmpm or libnvfm.so, an address (HOST[:PORT] or unix:/PATH), or both");
 	if (mode && full && usable(c, "place", "nvswitch") && vm->nvswitch == NVSWITCH_NONE)
 		problem_hint(conflict(c, "place", "nvswitch", "none, but [fabric] mode = full passes NVSwitches"),
 			     "remove one of the two");

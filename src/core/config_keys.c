@@ -7,6 +7,7 @@
 /* --- words ------------------------------------------------------------------------------------- */
 
 static const struct config_word word_auto[] = { { "auto", CONF_AUTO }, { NULL, 0 } };
+static const struct config_word word_memlock[] = { { "auto", 0 }, { "unlimited", -1 }, { NULL, 0 } };
 static const struct config_word word_none[] = { { "none", CONF_AUTO }, { NULL, 0 } };
 static const struct config_word word_auto_zero[] = { { "auto", 0 }, { NULL, 0 } };
 static const struct config_word word_per_gpu[] = { { "per-gpu", CONF_PER_GPU }, { "none", 0 }, { NULL, 0 } };
@@ -41,6 +42,8 @@ static const struct config_word word_relation[] = {
 	{ "require NODE", RELATION_NODE },
 	{ NULL, 0 },
 };
+static const struct config_word word_acs[] = { { "keep", CONF_ACS_KEEP }, { "direct-translated", CONF_ACS_DIRECT }, { NULL, 0 } };
+static const struct config_word word_check[] = { { "auto", CHECK_AUTO }, { "on", CHECK_ON }, { "off", CHECK_OFF }, { NULL, 0 } };
 static const struct config_word word_cliques[] = {
 	{ "auto", CLIQUES_AUTO },
 	{ "on", CLIQUES_ON },
@@ -314,6 +317,12 @@ const struct config_key config_keys[] = {
 		 "takes as a promise that peer-to-peer works. on: the GPUs below one host bridge share one. auto: "
 		 "those below one host switch, where the guest's PCI tree does not show the switch. off: none but those "
 		 "that [device NAME] sets." },
+	{ .section = "pcie", .key = "acs", .type = CONF_ENUM, VM(acs), .words = word_acs, .fallback = "keep",
+	  .example = "direct-translated",
+	  .doc = "direct-translated: while the VM runs, switches send requests that a NIC with ATS has had translated straight to "
+		 "the GPU beside it, and not up to the IOMMU (GPUDirect RDMA). Sets ACSCtl to 0x5d at the root ports above the VM's "
+		 "devices and at the ports of switches where they meet; all below such a switch must be this VM's. Old values "
+		 "return when the last VM that needs them ends. keep: nothing is changed." },
 
 	{ .section = "fabric", .key = "mode", .type = CONF_ENUM, VM(fabric), .words = word_fabric, .fallback = "auto",
 	  .example = "shared",
@@ -325,6 +334,11 @@ const struct config_key config_keys[] = {
 	  .fallback = "auto", .example = "1",
 	  .doc = "Partition of shared mode, by Fabric Manager's ID. auto: the free one whose GPUs are nearest to each other and "
 		 "which breaks up the fewest larger ones." },
+	{ .section = "fabric", .key = "manager", .type = CONF_STRING, VM(fabric_manager), .fallback = "auto",
+	  .example = "/usr/local/bin/fmpm 10.0.0.2",
+	  .doc = "Who activates the partition of shared mode: the path of NVIDIA's program fmpm, or the name or path of its library "
+		 "(libnvfm.so.1), or auto: that library, else fmpm in PATH; and then, where it is not 127.0.0.1, where Fabric Manager "
+		 "listens: HOST, HOST:PORT, or unix:/PATH of its socket. none: you activate it yourself, before the VM is started." },
 
 	{ DISK(file), .key = "file", .type = CONF_PATH, .required = true, .fallback = "",
 	  .example = "/var/lib/gpuvm/disks/half0.qcow2", .doc = "Image file or block device." },
@@ -386,8 +400,12 @@ const struct config_key config_keys[] = {
 		 "then (vmlinuz): QEMU loads the initrd of an uncompressed one over the tables by which guests find the TPM." },
 	{ .section = "guest", .key = "vsock", .type = CONF_INT, VM(vsock), .min = 3, .max = INT32_MAX, .words = word_vsock,
 	  .fallback = "off", .example = "auto",
-	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name. If another VM has it, QEMU says so "
-		 "and ends." },
+	  .doc = "Context ID of a socket between host and guest (AF_VSOCK). auto: derived from the VM's name. Each VM has its own: one that "
+		 "another one has is refused." },
+	{ .section = "guest", .key = "check-disk", .type = CONF_ENUM, VM(check_disk), .words = word_check, .fallback = "auto", .example = "on",
+	  .doc = "Where the guest finds the script that checks it from inside (gpuvm-check.sh) and NCCL's topology file (nccl-topo.xml). auto: on the "
+		 "cloud-init seed, if there is one. on: on a read-only disk of its own, with the volume name gpuvm. off: nowhere. "
+		 "`gpuvm guest-check` prints the script in any case." },
 
 	{ .section = "cloud-init", .key = "user-data", .type = CONF_PATH, VM(user_data), .fallback = "",
 	  .example = "/etc/gpuvm/half0.user-data", .doc = "cloud-config or script. Without it an empty one." },
@@ -434,6 +452,14 @@ const struct config_key config_keys[] = {
 	{ .section = "hooks", .key = "timeout", .type = CONF_DURATION, VM(hook_timeout_ms), .min = 1, .max = MAX_TIMEOUT, .fallback = "60s",
 	  .example = "5min", .doc = "How long each may take; it is killed then, which counts as a failure." },
 
+	{ .section = "security", .key = "user", .type = CONF_NAME, VM(user), .max = 32, .words = word_auto, .fallback = "auto", .example = "half0",
+	  .doc = "Whom QEMU and swtpm run as when root starts the VM: a user of this machine, root, or auto: a number made from the VM's name, which no "
+		 "user database knows and no other VM has. A user other than root has no capabilities, and what it needs (disks, UEFI "
+		 "variables, the nodes of devices) is its own as long as the VM runs. A launcher that is not root changes nothing." },
+	{ .section = "security", .key = "memlock", .type = CONF_SIZE, VM(memlock_bytes), .min = MIB, .max = 64 * TIB, .words = word_memlock,
+	  .fallback = "auto", .example = "unlimited",
+	  .doc = "How much memory QEMU may lock (RLIMIT_MEMLOCK), which VFIO charges for all of the guest's. auto: as much as that and 1 GiB, with the devices' "
+		 "BARs for iommufd; a limit that is higher already stays. Without passed-through devices it is left as it is." },
 	{ .section = "security", .key = "sandbox", .type = CONF_BOOL, VM(sandbox), .fallback = "on",
 	  .example = "off", .doc = "Run QEMU with its seccomp filter." },
 

@@ -16,6 +16,7 @@ void doctor_facts_init(struct doctor_facts *f, const struct topology *host)
 		.uptime_s = -1,
 		.interrupt_remapping = -1,
 		.unsafe_interrupts = -1,
+		.noiommu = -1,
 		.dma_entry_limit = -1,
 		.kvm_device = -1,
 		.cpu_virtualization = -1,
@@ -43,7 +44,7 @@ void doctor_facts_init(struct doctor_facts *f, const struct topology *host)
 		.claims_known = -1,
 	};
 	for (size_t i = 0; i < host->n_funcs; i++)
-		f->funcs[i].aer_fatal = f->funcs[i].aer_nonfatal = f->funcs[i].aer_correctable = -1;
+		f->funcs[i].aer_fatal = f->funcs[i].aer_nonfatal = f->funcs[i].aer_correctable = f->funcs[i].physfn = -1;
 }
 
 void doctor_facts_clear(struct doctor_facts *f)
@@ -53,8 +54,10 @@ void doctor_facts_clear(struct doctor_facts *f)
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		free(texts[i]);
-	for (size_t i = 0; f->funcs && i < f->host->n_funcs; i++)
+	for (size_t i = 0; f->funcs && i < f->host->n_funcs; i++) {
 		free(f->funcs[i].group_type);
+		free(f->funcs[i].resets);
+	}
 	for (size_t i = 0; i < f->n_claims; i++) {
 		free(f->claims[i].vm);
 		free(f->claims[i].damaged);
@@ -93,13 +96,20 @@ static char *__attribute__((format(printf, 1, 0))) format(const char *fmt, va_li
 	return text;
 }
 
+static const struct doctor_code *find_code(const struct doctor *d, const char *word)
+{
+	const struct doctor_code *code = d->find_code ? d->find_code(word) : doctor_find_code(word);
+
+	assert(code);
+	return code;
+}
+
 void doctor_add(struct doctor *d, const char *code, enum doctor_severity severity, const char *subject, const char *fmt, ...)
 {
 	struct doctor_finding *f = PUSH_ZEROED(d->r->v, d->r->n);
 	va_list ap;
 
-	f->code = doctor_find_code(code);
-	assert(f->code);
+	f->code = find_code(d, code);
 	f->severity = severity;
 	f->subject = xstrdup(subject);
 	f->fix = xstrdup("");
@@ -125,8 +135,7 @@ void doctor_not_known(struct doctor *d, const char *code, const char *fmt, ...)
 	struct doctor_unknown *u = PUSH_ZEROED(d->r->unknown, d->r->n_unknown);
 	va_list ap;
 
-	u->code = doctor_find_code(code);
-	assert(u->code);
+	u->code = find_code(d, code);
 	va_start(ap, fmt);
 	u->why = format(fmt, ap);
 	va_end(ap);
@@ -142,7 +151,7 @@ static int by_code(const void *pa, const void *pb)
 	return a < b ? -1 : a > b;
 }
 
-static void sort_findings(struct doctor_report *r)
+void doctor_sort_findings(struct doctor_report *r)
 {
 	AUTO_FREE struct doctor_finding **order = xcalloc(r->n, sizeof(struct doctor_finding *));
 	struct doctor_finding *v = xcalloc(r->n, sizeof(*v));
@@ -216,18 +225,24 @@ void doctor_check(const struct doctor_facts *f, struct doctor_report *ret)
 	doctor_check_cpus(&d);
 	doctor_check_software(&d);
 	doctor_check_records(&d);
-	sort_findings(&r);
+	doctor_sort_findings(&r);
 	free(d.places);
 	*ret = r;
 }
 
+void doctor_finding_clear(struct doctor_finding *f)
+{
+	free(f->subject);
+	free(f->text);
+	free(f->fix);
+	strv_clear(&f->vms);
+	strv_clear(&f->devices);
+}
+
 void doctor_report_clear(struct doctor_report *r)
 {
-	for (size_t i = 0; i < r->n; i++) {
-		free(r->v[i].subject);
-		free(r->v[i].text);
-		free(r->v[i].fix);
-	}
+	for (size_t i = 0; i < r->n; i++)
+		doctor_finding_clear(&r->v[i]);
 	for (size_t i = 0; i < r->n_unknown; i++)
 		free(r->unknown[i].why);
 	free(r->v);

@@ -10,13 +10,7 @@
 #include <string.h>
 
 #include "doctor_priv.h"
-
-#define ACS_ISOLATION 0x1d /* SrcValid, ReqRedir, CmpltRedir, UpstreamFwd */
-#define ACS_DIRECT    0x40 /* DirectTrans */
-#define ACS_HARMFUL   0x22 /* TransBlk blocks what DirectTrans lets through, EgressCtrl depends on a table that nobody sets */
-#define ACS_WANTED    (ACS_ISOLATION | ACS_DIRECT)
-#define ATS_ENABLE    0x8000
-#define MELLANOX      0x15b3
+#include "gpuvm/acs.h"
 
 static void add_setpci(struct doctor *d, const char *bdf, uint16_t want)
 {

@@ -21,6 +21,14 @@ static const char *const cmdline_words[] = {
 	"clocksource",
 };
 
+bool doctor_wants_word(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(cmdline_words); i++)
+		if (strlen(cmdline_words[i]) == strcspn(word, "=") && !strncmp(word, cmdline_words[i], strlen(cmdline_words[i])))
+			return true;
+	return false;
+}
+
 static void fact(struct json_object *o, const char *key, const char *fmt, ...) PRINTF(3, 4);
 static void fact(struct json_object *o, const char *key, const char *fmt, ...)
 {

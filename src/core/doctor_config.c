@@ -46,6 +46,7 @@ static void read_extended(const uint8_t *c, size_t n, struct doctor_func *ret)
 			ret->acs = true;
 			ret->acs_can = (uint16_t)get16(c, at + 4);
 			ret->acs_control = (uint16_t)get16(c, at + 6);
+			ret->acs_offset = (unsigned int)at + 6;
 		} else if (id == CAP_ATS) {
 			ret->ats = true;
 			ret->ats_control = (uint16_t)get16(c, at + 6);

@@ -168,6 +168,15 @@ static char *pci_option(const char *cmdline, const char *key)
 	return NULL;
 }
 
+char *doctor_acs_off_word(const char *cmdline)
+{
+	AUTO_FREE char *config = pci_option(cmdline, "config_acs="), *redir = pci_option(cmdline, "disable_acs_redir=");
+
+	if (redir)
+		return xasprintf("pci=disable_acs_redir=%s", redir);
+	return config && config_acs_merges(config) ? xasprintf("pci=config_acs=%s", config) : NULL;
+}
+
 static void check_acs_words(struct doctor *d)
 {
 	AUTO_FREE char *override = doctor_cmdline_value(d->f->cmdline, "pcie_acs_override"), *config = pci_option(d->f->cmdline, "config_acs="),

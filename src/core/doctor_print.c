@@ -13,6 +13,7 @@
 static const char *const theme_names[N_THEMES] = {
 	[THEME_IOMMU] = "IOMMU, VFIO and KVM", [THEME_DEVICES] = "GPUs and the PCIe tree", [THEME_MEMORY] = "Memory",
 	[THEME_CPUS] = "CPUs",		       [THEME_SOFTWARE] = "Software",		    [THEME_RECORDS] = "What gpuvm has written down",
+	[THEME_TRANSLATION] = "Translation of DMA and interrupts", [THEME_PEERS] = "Peer-to-peer through the PCIe tree", [THEME_SHARED] = "What tenants share",
 };
 
 static const char *mark(enum doctor_severity s, unsigned int flags)
@@ -81,16 +82,10 @@ static void print_unknown(const struct doctor_report *r, FILE *out)
 		fprintf(out, "  %s: %s\n", r->unknown[i].code->word, r->unknown[i].why);
 }
 
-void doctor_print(const struct doctor_facts *f, const struct doctor_report *r, unsigned int flags, FILE *out)
+void doctor_print_report(const struct doctor_report *r, unsigned int flags, FILE *out)
 {
 	int theme = -1;
 
-	fprintf(out, "%s, Linux %s", *f->host->host_name ? f->host->host_name : "this host", *f->host->kernel ? f->host->kernel : "of unknown version");
-	if (f->product)
-		fprintf(out, ", %s%s%s", f->vendor ? f->vendor : "", f->vendor ? " " : "", f->product);
-	if (f->uptime_s >= 0)
-		fprintf(out, ", up %" PRId64 " d %" PRId64 " h", f->uptime_s / 86400, f->uptime_s / 3600 % 24);
-	fputc('\n', out);
 	for (size_t i = 0; i < r->n;) {
 		if ((int)r->v[i].code->theme != theme) {
 			theme = (int)r->v[i].code->theme;
@@ -103,6 +98,17 @@ void doctor_print(const struct doctor_facts *f, const struct doctor_report *r, u
 		r->count[DOCTOR_WARNING], r->count[DOCTOR_WARNING] == 1 ? "" : "s", r->count[DOCTOR_OK], r->n_unknown);
 }
 
+void doctor_print(const struct doctor_facts *f, const struct doctor_report *r, unsigned int flags, FILE *out)
+{
+	fprintf(out, "%s, Linux %s", *f->host->host_name ? f->host->host_name : "this host", *f->host->kernel ? f->host->kernel : "of unknown version");
+	if (f->product)
+		fprintf(out, ", %s%s%s", f->vendor ? f->vendor : "", f->vendor ? " " : "", f->product);
+	if (f->uptime_s >= 0)
+		fprintf(out, ", up %" PRId64 " d %" PRId64 " h", f->uptime_s / 86400, f->uptime_s / 3600 % 24);
+	fputc('\n', out);
+	doctor_print_report(r, flags, out);
+}
+
 /* --- JSON ------------------------------------------------------------------------------------------------------------------ */
 
 static void add_str(struct json_object *o, const char *key, const char *value)
@@ -110,7 +116,16 @@ static void add_str(struct json_object *o, const char *key, const char *value)
 	json_object_object_add(o, key, json_object_new_string(value));
 }
 
-static struct json_object *finding_json(const struct doctor_finding *f)
+static struct json_object *strings_json(const struct strv *s)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < s->n; i++)
+		json_object_array_add(a, json_object_new_string(s->v[i]));
+	return a;
+}
+
+static struct json_object *finding_json(const struct doctor_finding *f, bool tenants)
 {
 	struct json_object *o = json_object_new_object();
 
@@ -121,6 +136,11 @@ static struct json_object *finding_json(const struct doctor_finding *f)
 	add_str(o, "cost", f->severity == DOCTOR_OK ? "" : f->code->cost);
 	add_str(o, "fix", f->fix);
 	add_str(o, "source", f->code->source);
+	if (tenants) {
+		json_object_object_add(o, "vms", strings_json(&f->vms));
+		json_object_object_add(o, "devices", strings_json(&f->devices));
+		json_object_object_add(o, "refusal", f->refusal ? json_object_new_string(f->refusal) : NULL);
+	}
 	return o;
 }
 
@@ -133,22 +153,29 @@ static struct json_object *unknown_json(const struct doctor_unknown *u)
 	return o;
 }
 
-struct json_object *doctor_to_json(const struct doctor_facts *f, const struct doctor_report *r)
+struct json_object *doctor_report_json(const char *host, const struct doctor_report *r, bool tenants)
 {
 	struct json_object *o = json_object_new_object(), *findings = json_object_new_array(), *unknown = json_object_new_array();
-	struct doctor d;
 
 	for (size_t i = 0; i < r->n; i++)
-		json_object_array_add(findings, finding_json(&r->v[i]));
+		json_object_array_add(findings, finding_json(&r->v[i], tenants));
 	for (size_t i = 0; i < r->n_unknown; i++)
 		json_object_array_add(unknown, unknown_json(&r->unknown[i]));
-	doctor_find_places(f, &d);
 	json_object_object_add(o, "schema", json_object_new_int(DOCTOR_SCHEMA));
-	add_str(o, "host", f->host->host_name);
+	add_str(o, "host", host);
 	json_object_object_add(o, "problems", json_object_new_uint64(r->count[DOCTOR_PROBLEM]));
 	json_object_object_add(o, "warnings", json_object_new_uint64(r->count[DOCTOR_WARNING]));
 	json_object_object_add(o, "findings", findings);
 	json_object_object_add(o, "unknown", unknown);
+	return o;
+}
+
+struct json_object *doctor_to_json(const struct doctor_facts *f, const struct doctor_report *r)
+{
+	struct json_object *o = doctor_report_json(f->host->host_name, r, false);
+	struct doctor d;
+
+	doctor_find_places(f, &d);
 	json_object_object_add(o, "facts", doctor_facts_json(&d));
 	json_object_object_add(o, "functions", doctor_functions_json(&d));
 	free(d.places);

@@ -19,6 +19,7 @@ struct doctor {
 	struct doctor_place *places; /* host->n_funcs */
 	struct doctor_report *r;
 	int n_gpus;
+	const struct doctor_code *(*find_code)(const char *word); /* NULL: doctor_find_code() */
 };
 
 /* @code is a word of doctor_codes. The fix is "" until doctor_fix(), which asks for the finding that was added last. */
@@ -29,6 +30,9 @@ void doctor_not_known(struct doctor *d, const char *code, const char *fmt, ...) 
 /* The value of a word of the kernel command line, the last one counts: "pt" of "iommu=pt", "" of one without "="; NULL if it is not there. Owned. */
 char *doctor_cmdline_value(const char *cmdline, const char *key);
 
+/* What on the kernel command line switches redirection off before groups are made, "pci=disable_acs_redir=..."; NULL: nothing. Owned. */
+char *doctor_acs_off_word(const char *cmdline);
+
 void doctor_check_iommu(struct doctor *d);
 void doctor_check_acs(struct doctor *d);
 void doctor_check_pci(struct doctor *d);
@@ -37,6 +41,15 @@ void doctor_check_memory(struct doctor *d);
 void doctor_check_cpus(struct doctor *d);
 void doctor_check_software(struct doctor *d);
 void doctor_check_records(struct doctor *d);
+
+/* By code; the order in which findings of one code were made is kept. */
+void doctor_sort_findings(struct doctor_report *r);
+void doctor_finding_clear(struct doctor_finding *f);
+
+/* Findings by theme, what is not known, the totals. */
+void doctor_print_report(const struct doctor_report *r, unsigned int flags, FILE *out);
+/* {"schema": 1, "host", "problems", "warnings", "findings", "unknown"}; @tenants: findings with vms, devices, refusal */
+struct json_object *doctor_report_json(const char *host, const struct doctor_report *r, bool tenants);
 
 /* "facts" and "functions" of the document */
 struct json_object *doctor_facts_json(const struct doctor *d);

@@ -262,7 +262,7 @@ static void emit_node(struct writer *w, const struct plan_node *node, struct ite
 	fputs("  </cpu>\n", w->out);
 }
 
-static bool has_gpu(const struct plan *p)
+bool nccl_is_wanted(const struct plan *p)
 {
 	for (size_t i = 0; i < p->n_devices; i++)
 		if (p->devices[i].role == ROLE_GPU)
@@ -277,7 +277,7 @@ char *nccl_topology_xml(const struct plan *p, const struct topology *host)
 	size_t len;
 	struct writer w = { .p = p, .host = host };
 
-	if (!has_gpu(p))
+	if (!nccl_is_wanted(p))
 		return NULL;
 	w.out = open_memstream(&text, &len);
 	if (!w.out)

@@ -619,7 +619,8 @@ static void place_listed(struct planner *pl)
 		if (!cpuset_has(&t->allowed, c->cpu))
 			refuse_pin(pl, PROBLEM_HOST, "cpu-not-allowed", c->cpu, "is outside the CPUs that we may use (cpuset of the caller)");
 		if (planner_cpu_user(pl, &one)) {
-			AUTO_FREE char *why = xasprintf("is pinned by the running VM '%s'", planner_cpu_user(pl, &one)->vm);
+			const struct used_cpus *user = planner_cpu_user(pl, &one);
+			AUTO_FREE char *why = xasprintf("is pinned by the running VM '%s' (pid %d)", user->vm, user->pid);
 
 			refuse_pin(pl, PROBLEM_BUSY, "cpu-busy", c->cpu, why);
 		}

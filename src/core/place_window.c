@@ -175,7 +175,7 @@ static bool window_fits(const struct planner *pl, uint64_t bytes)
 
 	if (pl->plan->vars_file && bytes > OVMF_MAX_WINDOW)
 		return false;
-	if (!pl->plan->vars_file && strcmp(pl->plan->accel, "tcg") == 0 && bytes > UINT64_C(1) << (bits - 2))
+	if (!pl->plan->vars_file && strcmp(pl->plan->accel, "tcg") == 0 && bits > 2 && bytes > UINT64_C(1) << (bits - 2))
 		return false;
 	return !bits || bits >= 64 || window_end(pl, bytes) <= UINT64_C(1) << bits;
 }

@@ -54,6 +54,8 @@ void host_use_clear(struct host_use *u)
 	free(u->memory);
 	free(u->fabrics);
 	free(u->taps);
+	free(u->registers);
+	free(u->vsocks);
 	*u = (struct host_use){ 0 };
 }
 
@@ -86,6 +88,12 @@ void host_use_add(struct host_use *u, const struct plan *p, int pid)
 	snprintf(cpus->vm, sizeof(cpus->vm), "%s", p->vm);
 	for (size_t i = 0; i < p->n_vcpus; i++)
 		cpuset_add(&cpus->cpus, p->vcpus[i].host_cpu);
+	for (size_t i = 0; i < p->n_acs; i++) {
+		struct used_register *v = PUSH_ZEROED(u->registers, u->n_registers);
+
+		*v = (struct used_register){ .addr = p->acs[i].addr, .offset = p->acs[i].offset, .from = p->acs[i].from, .to = p->acs[i].to };
+		snprintf(v->vm, sizeof(v->vm), "%s", p->vm);
+	}
 	for (size_t i = 0; i < p->n_nodes; i++) {
 		struct used_memory *m = PUSH_ZEROED(u->memory, u->n_memory);
 
@@ -271,15 +279,26 @@ static uint64_t ready_timeout(const struct planner *pl)
 	return 120000 + 2000 * gib + 5000 * pl->plan->n_devices;
 }
 
+static void copy_user(struct plan *p, const struct plan_user *u)
+{
+	if (!u || !u->set)
+		return;
+	p->user = (struct plan_user){ .set = true, .uid = u->uid, .gid = u->gid };
+	plan_reason(p, "user", "uid %u: %s", u->uid, u->why);
+	if (u->unsafe)
+		plan_warn(p, "runs-as-root", "QEMU runs as root: %s", u->unsafe);
+}
+
 int plan_make(const struct plan_request *req, struct plan *ret, struct problems *ps)
 {
 	static int (*const steps[])(struct planner *) = { select_devices, place_nodes, place_cpus,
-							  place_memory,	  place_pci,   place_interrupts, relate_devices, argv_build };
+							  place_memory,	  place_pci,   place_interrupts, relate_devices, place_acs, argv_build };
 	size_t before = ps->n;
 	struct plan plan = { .fabric.partition = -1 };
 	struct planner pl = { .req = req, .plan = &plan, .ps = ps };
 
 	copy_lifecycle(&pl);
+	copy_user(&plan, req->user);
 	choose_accel(&pl);
 	choose_firmware(&pl);
 	wrap_strace(&plan, req);
@@ -309,6 +328,14 @@ uint64_t plan_memory_bytes(const struct plan *p)
 	for (size_t i = 0; i < p->n_nodes; i++)
 		sum += p->nodes[i].memory_bytes;
 	return sum;
+}
+
+bool plan_has_vhost(const struct plan *p)
+{
+	for (size_t i = 0; i < p->n_taps; i++)
+		if (p->taps[i].vhost)
+			return true;
+	return p->vsock != 0; /* it has a worker of its own */
 }
 
 uint64_t plan_pinned_bytes(const struct plan *p)
@@ -350,6 +377,7 @@ static void clear_devices(struct plan *p)
 		free(p->binds[i].to);
 	}
 	free(p->binds);
+	free(p->acs);
 }
 
 static void clear_notes(struct plan_note *v, size_t n)
@@ -372,14 +400,20 @@ static void clear_taps(struct plan *p)
 	free(p->taps);
 }
 
+static void clear_seed(struct plan_seed *s)
+{
+	free(s->image);
+	free(s->tool);
+	for (size_t i = 0; i < s->n_files; i++) {
+		free(s->files[i].path);
+		free(s->files[i].text);
+	}
+}
+
 static void clear_helpers(struct plan *p)
 {
-	free(p->seed.image);
-	free(p->seed.user_data);
-	free(p->seed.meta_data);
-	free(p->seed.network_config);
-	free(p->seed.meta_text);
-	free(p->seed.tool);
+	clear_seed(&p->seed);
+	clear_seed(&p->check);
 	free(p->tpm.state_dir);
 	free(p->tpm.socket);
 	free(p->tpm.program);
@@ -398,6 +432,9 @@ void plan_clear(struct plan *p)
 		free(p->args[i].why);
 	}
 	free(p->args);
+	for (size_t i = 0; i < p->n_opens; i++)
+		free(p->opens[i].path);
+	free(p->opens);
 	for (size_t i = 0; i < p->n_prepares; i++) {
 		free(p->prepares[i].command);
 		free(p->prepares[i].why);
@@ -415,6 +452,7 @@ void plan_clear(struct plan *p)
 	free(p->qemu_binary);
 	free(p->qemu_version);
 	free(p->rundir);
+	free(p->fabric.manager);
 	free(p->hooks.pre_bind);
 	free(p->hooks.post_start);
 	free(p->hooks.post_stop);

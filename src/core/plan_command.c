@@ -34,6 +34,22 @@ static char *tap_with_fds(const struct plan_tap *tap, const struct plan_tap_fds 
 	return qopt_finish(&o);
 }
 
+/* "path=X" gives way to "fd=N"; what else takes an open file has a property of its own for it. */
+static char *value_with_fd(const char *value, const struct plan_open *o, int fd)
+{
+	AUTO_FREE char *path = NULL;
+	const char *at;
+	struct qopt q;
+
+	if (o->key)
+		return xasprintf("%s,%s=%d", value, o->key, fd);
+	qopt_init(&q, "");
+	qopt_str(&q, "path", o->path);
+	path = qopt_finish(&q);
+	at = strstr(value, path);
+	return xasprintf("%.*sfd=%d%s", (int)(at - value), value, fd, at + strlen(path));
+}
+
 void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *ret)
 {
 	for (size_t i = 0; i < p->wrapper.n; i++)
@@ -50,6 +66,10 @@ void plan_argv(const struct plan *p, const struct plan_fds *fds, struct strv *re
 			strv_pushf(ret, "socket,id=control,fd=%d,server=on,wait=off", fds->control);
 		} else if (fds && a->use == ARG_TAP) {
 			AUTO_FREE char *value = tap_with_fds(&p->taps[a->tap], &fds->taps[a->tap]);
+
+			strv_push(ret, value);
+		} else if (fds && a->use == ARG_OPEN) {
+			AUTO_FREE char *value = value_with_fd(a->value, &p->opens[a->open], fds->opens[a->open]);
 
 			strv_push(ret, value);
 		} else {

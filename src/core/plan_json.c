@@ -180,6 +180,22 @@ static struct json_object *binds_json(const struct plan *p)
 	return a;
 }
 
+static struct json_object *acs_json(const struct plan *p)
+{
+	struct json_object *a = json_object_new_array();
+
+	for (size_t i = 0; i < p->n_acs; i++) {
+		struct json_object *o = json_object_new_object();
+
+		add_bdf(o, "bdf", &p->acs[i].addr);
+		add_int(o, "offset", p->acs[i].offset);
+		add_hex(o, "from", p->acs[i].from, 4);
+		add_hex(o, "to", p->acs[i].to, 4);
+		json_object_array_add(a, o);
+	}
+	return a;
+}
+
 static struct json_object *notes_json(const struct plan_note *v, size_t n, bool warnings)
 {
 	struct json_object *a = json_object_new_array();
@@ -229,6 +245,7 @@ static struct json_object *fabric_json(const struct plan_fabric *f)
 		json_object_array_add(ids, json_object_new_int(f->ids[i]));
 	add_str(o, "mode", fabric_mode_word(f->mode));
 	add(o, "partition", f->partition < 0 ? NULL : json_object_new_int(f->partition));
+	add_str(o, "manager", f->manager);
 	add(o, "gpus", ids);
 	return o;
 }
@@ -310,6 +327,7 @@ struct json_object *plan_to_json(const struct plan *p)
 	add(o, "lifecycle", lifecycle_json(p));
 	add(o, "hooks", hooks_json(&p->hooks));
 	add(o, "bind", binds_json(p));
+	add(o, "acs", acs_json(p));
 	add(o, "warnings", notes_json(p->warnings, p->n_warnings, true));
 	add(o, "reasons", notes_json(p->reasons, p->n_reasons, false));
 	add_str(o, "accel", p->accel);
@@ -447,6 +465,21 @@ static void read_bind(struct reader *r, struct json_object *o, struct plan_bind 
 	b->to = get_str(r, o, "to");
 }
 
+static void read_acs(struct reader *r, struct json_object *o, struct plan_acs *a)
+{
+	AUTO_FREE char *from = get_str(r, o, "from"), *to = get_str(r, o, "to");
+	uint64_t v[2] = { 0 };
+
+	get_bdf(r, o, "bdf", &a->addr);
+	a->offset = (unsigned int)get_int(r, o, "offset");
+	if (parse_hex(from, UINT16_MAX, &v[0]) < 0 || parse_hex(to, UINT16_MAX, &v[1]) < 0 || a->offset > 4094) {
+		r->bad = true;
+		r->what = "acs";
+	}
+	a->from = (uint16_t)v[0];
+	a->to = (uint16_t)v[1];
+}
+
 static void read_iothread(struct reader *r, struct json_object *o, struct plan_iothread *io)
 {
 	io->id = get_str(r, o, "id");
@@ -463,6 +496,9 @@ static void read_fabric(struct reader *r, struct json_object *o, struct plan_fab
 		r->what = "mode";
 	}
 	f->partition = (int)get_int(r, o, "partition");
+	/* Plans of before do not have it. */
+	if (json_object_object_get(o, "manager"))
+		f->manager = get_str(r, o, "manager");
 	for (size_t i = 0; ids && i < json_object_array_length(ids) && i < ARRAY_SIZE(f->ids); i++)
 		f->ids[f->n_ids++] = json_object_get_int(json_object_array_get_idx(ids, i));
 }
@@ -537,6 +573,8 @@ int plan_from_json(struct json_object *o, struct plan *ret, struct err *e)
 	READ_ARRAY(&r, o, "nodes", p.nodes, p.n_nodes, read_node);
 	READ_ARRAY(&r, o, "vcpus", p.vcpus, p.n_vcpus, read_vcpu);
 	READ_ARRAY(&r, o, "bind", p.binds, p.n_binds, read_bind);
+	if (json_object_object_get_ex(o, "acs", NULL)) /* plans of earlier versions have none */
+		READ_ARRAY(&r, o, "acs", p.acs, p.n_acs, read_acs);
 	READ_ARRAY(&r, o, "iothreads", p.iothreads, p.n_iothreads, read_iothread);
 	READ_ARRAY(&r, o, "taps", p.taps, p.n_taps, read_tap);
 	p.vsock = (uint32_t)get_int(&r, o, "vsock");

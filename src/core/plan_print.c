@@ -189,7 +189,20 @@ static void print_fabric(const struct plan_fabric *f, FILE *out)
 		fprintf(out, ", partition %d", f->partition);
 	for (int i = 0; i < f->n_ids; i++)
 		fprintf(out, "%s%d", i ? " " : ", physical IDs ", f->ids[i]);
+	if (f->manager)
+		fprintf(out, ", activated by %s", f->manager);
 	fputc('\n', out);
+}
+
+/* "ACS: direct translated requests at 0000:15:01.0 0000:17:00.0, while the VM runs" */
+static void print_acs(const struct plan *p, FILE *out)
+{
+	char bdf[PCI_ADDR_STR];
+
+	for (size_t i = 0; i < p->n_acs; i++)
+		fprintf(out, "%s %s", i ? "" : "ACS: direct translated requests at", pci_addr_format(&p->acs[i].addr, bdf));
+	if (p->n_acs)
+		fputs(", while the VM runs\n", out);
 }
 
 void plan_print(const struct plan *p, bool explain, FILE *out)
@@ -205,6 +218,7 @@ void plan_print(const struct plan *p, bool explain, FILE *out)
 	if (p->mmio64_bytes)
 		fprintf(out, "64-bit MMIO window: %s\n", format_size(p->mmio64_bytes, size));
 	print_fabric(&p->fabric, out);
+	print_acs(p, out);
 	for (size_t i = 0; i < p->n_warnings; i++)
 		fprintf(out, "%swarning: %s (%s)\n", i ? "" : "\n", p->warnings[i].text, p->warnings[i].code);
 	for (size_t i = 0; explain && i < p->n_reasons; i++)

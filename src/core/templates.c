@@ -42,6 +42,8 @@ static void copy_use(const struct host_use *from, struct host_use *to)
 		*PUSH_ZEROED(to->fabrics, to->n_fabrics) = from->fabrics[i];
 	for (size_t i = 0; from && i < from->n_taps; i++)
 		*PUSH_ZEROED(to->taps, to->n_taps) = from->taps[i];
+	for (size_t i = 0; from && i < from->n_vsocks; i++)
+		*PUSH_ZEROED(to->vsocks, to->n_vsocks) = from->vsocks[i];
 }
 
 static void describe(const struct plan *p, struct template_size *t)

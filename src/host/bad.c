@@ -108,7 +108,7 @@ static int read_record(const char *dir, const struct pci_addr *addr, struct bad_
 {
 	AUTO_FREE char *path = record_path(dir, addr), *text = NULL;
 	struct bad_device b = { .addr = *addr };
-	int code = read_text_file(path, RECORD_MAX, &text);
+	int code = read_own_file(path, RECORD_MAX, &text);
 	struct reader r = { 0 };
 
 	if (code == -ENOENT)

@@ -241,18 +241,33 @@ static int run_workers(const struct job *jobs, size_t n, unsigned int timeout_ms
 	return failed ? e->code : 0;
 }
 
-static int run_all(const struct sysfs *s, const struct bind_op *ops, size_t n, bool restore, bool *ret_done, struct err *e)
+static int detach_one(const struct sysfs *s, const struct bind_op *op, struct err *e)
+{
+	AUTO_FREE char *now = bind_current_driver(s, &op->addr), *to = registered_name(s, op->to);
+	char bdf[PCI_ADDR_STR];
+	int r;
+
+	pci_addr_format(&op->addr, bdf);
+	if (now && bind_driver_is_idle(now))
+		return 0;
+	r = set_override(s, bdf, to ? to : op->to, e);
+	return r < 0 ? r : unbind(s, bdf, e);
+}
+
+typedef int job_fn(const struct sysfs *s, const struct bind_op *op, struct err *e);
+
+static int run_all(const struct sysfs *s, const struct bind_op *ops, size_t n, job_fn *run, const char *verb, bool *ret_done, struct err *e)
 {
 	AUTO_FREE struct job *jobs = xcalloc(n, sizeof(*jobs));
 
 	for (size_t i = 0; i < n; i++) {
 		jobs[i].s = s;
 		jobs[i].op = &ops[i];
-		jobs[i].run = restore ? restore_one : bind_one;
-		jobs[i].verb = restore ? "give back" : "bind";
+		jobs[i].run = run;
+		jobs[i].verb = verb;
 	}
 	if (s->serial)
-		return run_serial(jobs, n, restore, ret_done, e);
+		return run_serial(jobs, n, run == restore_one, ret_done, e);
 	return run_workers(jobs, n, s->timeout_ms ? s->timeout_ms : DEFAULT_TIMEOUT_MS, ret_done, e);
 }
 
@@ -269,17 +284,22 @@ int bind_devices(const struct sysfs *s, const struct bind_op *ops, size_t n, str
 		if (!driver)
 			return err_set(e, -ENOENT, "bind %s: driver '%s' is not loaded", bdf, ops[i].to);
 	}
-	return run_all(s, ops, n, false, NULL, e);
+	return run_all(s, ops, n, bind_one, "bind", NULL, e);
 }
 
 int bind_restore(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e)
 {
-	return run_all(s, ops, n, true, NULL, e);
+	return run_all(s, ops, n, restore_one, "give back", NULL, e);
 }
 
 int bind_restore_each(const struct sysfs *s, const struct bind_op *ops, size_t n, bool *ret_back, struct err *e)
 {
-	return run_all(s, ops, n, true, ret_back, e);
+	return run_all(s, ops, n, restore_one, "give back", ret_back, e);
+}
+
+int bind_detach(const struct sysfs *s, const struct bind_op *ops, size_t n, struct err *e)
+{
+	return run_all(s, ops, n, detach_one, "take from its driver", NULL, e);
 }
 
 /* --- groups -------------------------------------------------------------------------------------------- */

@@ -12,12 +12,33 @@
 
 #include "capture_priv.h"
 #include "gpuvm/capture.h"
+#include "lazy.h"
 #include "probe_keep.h"
+
+#define ARCHIVE_CALLS(X) \
+	X(archive_entry_filetype) X(archive_entry_free) X(archive_entry_hardlink) X(archive_entry_new) X(archive_entry_pathname) \
+	X(archive_entry_set_filetype) X(archive_entry_set_mtime) X(archive_entry_set_pathname) X(archive_entry_set_perm) \
+	X(archive_entry_set_size) X(archive_entry_set_symlink) X(archive_entry_size) X(archive_entry_size_is_set) X(archive_entry_symlink) \
+	X(archive_error_string) X(archive_read_data) X(archive_read_free) X(archive_read_new) X(archive_read_next_header) \
+	X(archive_read_open_fd) X(archive_read_support_filter_gzip) X(archive_read_support_filter_xz) X(archive_read_support_filter_zstd) \
+	X(archive_read_support_format_tar) X(archive_write_add_filter_gzip) X(archive_write_add_filter_none) \
+	X(archive_write_add_filter_xz) X(archive_write_add_filter_zstd) X(archive_write_close) X(archive_write_data) X(archive_write_free) \
+	X(archive_write_header) X(archive_write_new) X(archive_write_open_fd) X(archive_write_set_format_pax_restricted)
+
+static struct {
+	ARCHIVE_CALLS(LAZY_POINTER)
+} lib;
+static const char *const lib_names[] = { ARCHIVE_CALLS(LAZY_NAME) };
 
 /* What a tar may hold. The largest machine (4096 functions, 512 CPUs) has 60000 entries and 20 MiB. */
 #define MAX_ENTRIES 500000
 #define MAX_BYTES   (UINT64_C(512) << 20)
 #define MAX_FILE    (UINT64_C(4) << 20)
+
+static int load_archive(struct err *e)
+{
+	return lazy_load("libarchive.so.13", lib_names, ARRAY_SIZE(lib_names), &lib, e);
+}
 
 struct output {
 	struct capture_report *report;
@@ -42,11 +63,11 @@ static bool ends_in(const char *s, const char *tail)
 
 static const struct {
 	const char *suffix;
-	int (*add)(struct archive *);
+	int (**add)(struct archive *);
 } tar_kinds[] = {
-	{ ".tar", archive_write_add_filter_none },    { ".tar.gz", archive_write_add_filter_gzip },
-	{ ".tgz", archive_write_add_filter_gzip },    { ".tar.xz", archive_write_add_filter_xz },
-	{ ".tar.zst", archive_write_add_filter_zstd },
+	{ ".tar", &lib.archive_write_add_filter_none },    { ".tar.gz", &lib.archive_write_add_filter_gzip },
+	{ ".tgz", &lib.archive_write_add_filter_gzip },    { ".tar.xz", &lib.archive_write_add_filter_xz },
+	{ ".tar.zst", &lib.archive_write_add_filter_zstd },
 };
 
 /* Index into tar_kinds, -1: a folder */
@@ -63,27 +84,27 @@ static int tar_kind(const char *dest)
 static int output_failed(const struct output *o, int r, const char *path)
 {
 	if (o->tar)
-		return err_set(o->e, r, "write '%s': %s", o->dest, archive_error_string(o->tar));
+		return err_set(o->e, r, "write '%s': %s", o->dest, lib.archive_error_string(o->tar));
 	return err_sys(o->e, r, "write '%s/%s'", o->dest, path);
 }
 
 /* One entry of the tar. Owner and times are those of nobody: captures of one machine are the same. */
 static int put_entry(struct output *o, const char *path, unsigned int type, const char *target, const void *data, size_t len)
 {
-	struct archive_entry *entry = archive_entry_new();
+	struct archive_entry *entry = lib.archive_entry_new();
 	int r = 0;
 
-	archive_entry_set_pathname(entry, path);
-	archive_entry_set_filetype(entry, type);
-	archive_entry_set_perm(entry, type == AE_IFDIR ? 0755 : 0644);
-	archive_entry_set_mtime(entry, 0, 0);
-	archive_entry_set_size(entry, (la_int64_t)len);
+	lib.archive_entry_set_pathname(entry, path);
+	lib.archive_entry_set_filetype(entry, type);
+	lib.archive_entry_set_perm(entry, type == AE_IFDIR ? 0755 : 0644);
+	lib.archive_entry_set_mtime(entry, 0, 0);
+	lib.archive_entry_set_size(entry, (la_int64_t)len);
 	if (target)
-		archive_entry_set_symlink(entry, target);
-	if (archive_write_header(o->tar, entry) < ARCHIVE_WARN ||
-	    (len && archive_write_data(o->tar, data, len) != (la_ssize_t)len))
+		lib.archive_entry_set_symlink(entry, target);
+	if (lib.archive_write_header(o->tar, entry) < ARCHIVE_WARN ||
+	    (len && lib.archive_write_data(o->tar, data, len) != (la_ssize_t)len))
 		r = -EIO;
-	archive_entry_free(entry);
+	lib.archive_entry_free(entry);
 	return r < 0 ? output_failed(o, r, path) : 0;
 }
 
@@ -161,20 +182,23 @@ static int to_folder(const struct probe *p, bool keep_name, struct output *o)
 
 static int to_tar(const struct probe *p, bool keep_name, int kind, struct output *o)
 {
-	AUTO_CLOSE int fd = open(o->dest, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-	int r = 0;
+	AUTO_CLOSE int fd = -1;
+	int r = load_archive(o->e);
 
+	if (r < 0)
+		return r;
+	fd = open(o->dest, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return err_sys(o->e, -errno, "create '%s'", o->dest);
-	o->tar = archive_write_new();
-	if (tar_kinds[kind].add(o->tar) < ARCHIVE_WARN || archive_write_set_format_pax_restricted(o->tar) != ARCHIVE_OK ||
-	    archive_write_open_fd(o->tar, fd) != ARCHIVE_OK)
+	o->tar = lib.archive_write_new();
+	if ((*tar_kinds[kind].add)(o->tar) < ARCHIVE_WARN || lib.archive_write_set_format_pax_restricted(o->tar) != ARCHIVE_OK ||
+	    lib.archive_write_open_fd(o->tar, fd) != ARCHIVE_OK)
 		r = output_failed(o, -EIO, "");
 	if (r == 0)
 		r = keep_all(p, keep_name, o);
-	if (archive_write_close(o->tar) != ARCHIVE_OK && r == 0)
+	if (lib.archive_write_close(o->tar) != ARCHIVE_OK && r == 0)
 		r = output_failed(o, -EIO, "");
-	archive_write_free(o->tar);
+	lib.archive_write_free(o->tar);
 	if (r < 0)
 		unlink(o->dest);
 	return r;
@@ -227,24 +251,24 @@ static char *clean_name(const char *name)
 
 static int unpack_file(struct input *in, struct archive_entry *entry, const char *path)
 {
-	uint64_t size = archive_entry_size_is_set(entry) ? (uint64_t)archive_entry_size(entry) : UINT64_MAX;
+	uint64_t size = lib.archive_entry_size_is_set(entry) ? (uint64_t)lib.archive_entry_size(entry) : UINT64_MAX;
 	la_ssize_t n;
 	int r;
 
 	if (size > MAX_FILE || in->bytes + size > MAX_BYTES)
 		return err_set(in->e, -EFBIG, "'%s': '%s' is too large for the capture of a machine", in->file, path);
 	in->bytes += size;
-	n = archive_read_data(in->a, in->buf, size);
+	n = lib.archive_read_data(in->a, in->buf, size);
 	if (n < 0 || (uint64_t)n != size)
 		return err_set(in->e, -EBADMSG, "'%s' is damaged at '%s': %s", in->file, path,
-			       n < 0 ? archive_error_string(in->a) : "it ends early");
+			       n < 0 ? lib.archive_error_string(in->a) : "it ends early");
 	r = tree_file(&in->tree, path, in->buf, size);
 	return r < 0 ? err_sys(in->e, r, "'%s': unpack '%s'", in->file, path) : 0;
 }
 
 static int unpack_entry(struct input *in, struct archive_entry *entry)
 {
-	const char *raw = archive_entry_pathname(entry), *target = archive_entry_symlink(entry);
+	const char *raw = lib.archive_entry_pathname(entry), *target = lib.archive_entry_symlink(entry);
 	AUTO_FREE char *path = raw ? clean_name(raw) : xstrdup("");
 	int r = 0;
 
@@ -255,9 +279,9 @@ static int unpack_entry(struct input *in, struct archive_entry *entry)
 		return 0;
 	if (!tree_path_ok(path))
 		return err_set(in->e, -EINVAL, "'%s': refusing the name '%s' in it: it leads outside", in->file, raw);
-	if (archive_entry_hardlink(entry))
+	if (lib.archive_entry_hardlink(entry))
 		return 0;
-	switch (archive_entry_filetype(entry)) {
+	switch (lib.archive_entry_filetype(entry)) {
 	case AE_IFDIR:
 		r = tree_dir(&in->tree, path);
 		break;
@@ -277,34 +301,37 @@ static int unpack_all(struct input *in)
 	struct archive_entry *entry;
 	int r, c;
 
-	while ((c = archive_read_next_header(in->a, &entry)) == ARCHIVE_OK || c == ARCHIVE_WARN) {
+	while ((c = lib.archive_read_next_header(in->a, &entry)) == ARCHIVE_OK || c == ARCHIVE_WARN) {
 		r = unpack_entry(in, entry);
 		if (r < 0)
 			return r;
 	}
 	if (c != ARCHIVE_EOF)
-		return err_set(in->e, -EBADMSG, "'%s' is damaged, or not a tar: %s", in->file, archive_error_string(in->a));
+		return err_set(in->e, -EBADMSG, "'%s' is damaged, or not a tar: %s", in->file, lib.archive_error_string(in->a));
 	return in->entries ? 0 : err_set(in->e, -EBADMSG, "'%s' is empty, or not a tar", in->file);
 }
 
 static int unpack_from(int fd, const char *file, int root_fd, struct err *e)
 {
 	AUTO_FREE char *buf = xrealloc(NULL, MAX_FILE);
-	struct input in = { .a = archive_read_new(), .file = file, .buf = buf, .e = e };
-	int r;
+	struct input in = { .file = file, .buf = buf, .e = e };
+	int r = load_archive(e);
 
+	if (r < 0)
+		return r;
+	in.a = lib.archive_read_new();
 	/* In this process only: libarchive's other decompressors start programs. */
-	archive_read_support_filter_gzip(in.a);
-	archive_read_support_filter_xz(in.a);
-	archive_read_support_filter_zstd(in.a);
-	archive_read_support_format_tar(in.a);
+	lib.archive_read_support_filter_gzip(in.a);
+	lib.archive_read_support_filter_xz(in.a);
+	lib.archive_read_support_filter_zstd(in.a);
+	lib.archive_read_support_format_tar(in.a);
 	tree_init(&in.tree, root_fd);
-	if (archive_read_open_fd(in.a, fd, 65536) != ARCHIVE_OK)
-		r = err_set(e, -EBADMSG, "'%s' is not a tar: %s", file, archive_error_string(in.a));
+	if (lib.archive_read_open_fd(in.a, fd, 65536) != ARCHIVE_OK)
+		r = err_set(e, -EBADMSG, "'%s' is not a tar: %s", file, lib.archive_error_string(in.a));
 	else
 		r = unpack_all(&in);
 	tree_close(&in.tree);
-	archive_read_free(in.a);
+	lib.archive_read_free(in.a);
 	return r;
 }
 

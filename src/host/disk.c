@@ -262,7 +262,7 @@ int disk_create(const char *path, const struct image *base, uint64_t bytes, stru
 	if (base && bytes && bytes < base->virtual_bytes)
 		return err_set(e, -EINVAL, "make the disk '%s': %s are less than the image '%s' has (%s)", path, format_size(bytes, want), base->name,
 			       format_size(base->virtual_bytes, have));
-	r = image_make_dir(dir, 0700, e);
+	r = image_make_dir(dir, 0711, e);
 	if (r == 0)
 		r = image_temp_make(dir, strrchr(file, '/') + 1, &t, e);
 	if (r == 0)

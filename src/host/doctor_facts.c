@@ -71,6 +71,7 @@ static void read_vfio(const struct reader *r)
 
 	read_remapping(r);
 	f->unsafe_interrupts = read_switch(r, "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
+	f->noiommu = read_switch(r, "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
 	f->dma_entry_limit = read_number(r, "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit");
 	if (sysfs_exists(&r->s, "/sys/class/misc"))
 		f->kvm_device = sysfs_exists(&r->s, "/sys/class/misc/kvm");
@@ -237,6 +238,14 @@ static const struct {
 	{ "nv-fabricmanage", offsetof(struct doctor_facts, fabric_manager) },
 };
 
+bool doctor_wants_process(const char *comm)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(processes); i++)
+		if (!strcmp(comm, processes[i].comm))
+			return true;
+	return false;
+}
+
 static void read_processes(const struct reader *r)
 {
 	struct strv names = { 0 };
@@ -301,27 +310,58 @@ static int64_t aer_total(const struct reader *r, const char *bdf, const char *ki
 	return at && sscanf(at, "%*s %" SCNd64, &n) == 1 && n >= 0 ? n : -1;
 }
 
+static void read_config(const struct reader *r, const char *bdf, struct doctor_func *ret)
+{
+	uint8_t config[DOCTOR_CONFIG_SIZE];
+	ssize_t n = sysfs_read_bytes(&r->s, config, sizeof(config), "/sys/bus/pci/devices/%s/config", bdf);
+
+	if (n > 0)
+		doctor_read_config(config, (size_t)n, ret);
+}
+
+static void read_group(const struct reader *r, const struct pci_func *f, struct doctor_func *ret)
+{
+	if (f->iommu_group >= 0)
+		ret->group_type = sysfs_read(&r->s, "/sys/kernel/iommu_groups/%d/type", f->iommu_group);
+}
+
 /* A function that sleeps without power would be woken by the read; of virtual functions, of which there are thousands, nothing is asked. */
 static void read_func(const struct reader *r, const struct pci_func *f, struct doctor_func *ret)
 {
-	uint8_t config[DOCTOR_CONFIG_SIZE];
 	char bdf[PCI_ADDR_STR];
 	AUTO_FREE char *power = sysfs_read(&r->s, "/sys/bus/pci/devices/%s/power_state", pci_addr_format(&f->addr, bdf));
-	ssize_t n;
 
-	if (f->iommu_group >= 0)
-		ret->group_type = sysfs_read(&r->s, "/sys/kernel/iommu_groups/%d/type", f->iommu_group);
+	read_group(r, f, ret);
 	/* Of what no VM gets nothing else is asked. */
 	if (f->role == ROLE_OTHER)
 		return;
-	if (!power || strcmp(power, "D3cold")) {
-		n = sysfs_read_bytes(&r->s, config, sizeof(config), "/sys/bus/pci/devices/%s/config", bdf);
-		if (n > 0)
-			doctor_read_config(config, (size_t)n, ret);
-	}
+	if (!power || strcmp(power, "D3cold"))
+		read_config(r, bdf, ret);
 	ret->aer_fatal = aer_total(r, bdf, "fatal");
 	ret->aer_nonfatal = aer_total(r, bdf, "nonfatal");
 	ret->aer_correctable = aer_total(r, bdf, "correctable");
+}
+
+static void read_isolation(const struct reader *r, size_t i)
+{
+	const struct pci_func *f = &r->f->host->funcs[i];
+	struct doctor_func *ret = &r->f->funcs[i];
+	AUTO_FREE char *physfn = NULL;
+	struct pci_addr addr;
+	char bdf[PCI_ADDR_STR];
+
+	pci_addr_format(&f->addr, bdf);
+	read_group(r, f, ret);
+	read_config(r, bdf, ret);
+	ret->resets = sysfs_read(&r->s, "/sys/bus/pci/devices/%s/reset_method", bdf);
+	/* Captures, and kernels before 5.15, only tell whether there is a way. */
+	if (ret->resets && !*ret->resets)
+		free(STEAL_PTR(ret->resets));
+	if (!ret->resets && !f->can_reset && !(r->f->host->gaps & GAP_DRIVERS))
+		ret->resets = xstrdup("");
+	physfn = f->is_vf ? sysfs_link_name(&r->s, "/sys/bus/pci/devices/%s/physfn", bdf) : NULL;
+	if (physfn && parse_pci_addr(physfn, &addr) == 0)
+		ret->physfn = topology_find_func(r->f->host, &addr);
 }
 
 /* --- the machine ------------------------------------------------------------------------------------------------------------------------ */
@@ -345,7 +385,7 @@ static int64_t read_uptime(const struct reader *r)
 	return text && sscanf(text, "%" SCNd64, &s) == 1 && s >= 0 ? s : -1;
 }
 
-void doctor_facts_read(const char *root, const struct topology *host, struct doctor_facts *ret)
+static struct reader begin(const char *root, const struct topology *host, struct doctor_facts *ret)
 {
 	struct reader r = { .s = { .root = strcmp(root, "/") ? root : "" }, .f = ret };
 
@@ -353,6 +393,23 @@ void doctor_facts_read(const char *root, const struct topology *host, struct doc
 	ret->live = !*r.s.root;
 	ret->root = ret->live && geteuid() == 0;
 	ret->cmdline = sysfs_read(&r.s, "/proc/cmdline");
+	return r;
+}
+
+void doctor_facts_read_isolation(const char *root, const struct topology *host, const bool *wanted, struct doctor_facts *ret)
+{
+	struct reader r = begin(root, host, ret);
+
+	read_vfio(&r);
+	for (size_t i = 0; i < host->n_funcs; i++)
+		if (wanted[i])
+			read_isolation(&r, i);
+}
+
+void doctor_facts_read(const char *root, const struct topology *host, struct doctor_facts *ret)
+{
+	struct reader r = begin(root, host, ret);
+
 	ret->uptime_s = read_uptime(&r);
 	read_vfio(&r);
 	read_cpus(&r);

@@ -167,7 +167,7 @@ int image_record_read(const char *dir, const char *name, struct image *ret, stru
 	AUTO_FREE char *path = xasprintf("%s/%s.json", dir, name), *text = NULL;
 	struct json_object *o;
 	const char *wrong;
-	int r = read_text_file(path, RECORD_MAX, &text);
+	int r = read_own_file(path, RECORD_MAX, &text);
 
 	if (r < 0)
 		return r == -ENOENT ? r : err_sys(e, r, "read '%s'", path);

@@ -53,12 +53,35 @@ static int configure(hwloc_topology_t h)
 	return hwloc_topology_set_flags(h, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
 }
 
+/* hwloc (2.9) asserts that these are as a kernel has them; those of a captured machine may be anything. */
+static int check_lists(const struct probe *p, struct err *e)
+{
+	static const char *const lists[] = { "devices/system/node/online", "devices/system/node/possible", "devices/system/cpu/online",
+					     "devices/system/cpu/possible" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		AUTO_FREE char *again = NULL;
+		struct cpuset set = { 0 };
+		char buf[4096];
+
+		if (probe_read(p->sys_fd, lists[i], buf, sizeof(buf)) < 0)
+			continue;
+		if (cpuset_parse(buf, &set) == 0)
+			again = cpuset_format(&set);
+		if (!again || !*again || strcmp(again, buf) != 0)
+			return err_set(e, -EBADMSG, "'%s/sys/%s' is damaged: '%.64s' is no list as the kernel writes them", p->root, lists[i], buf);
+	}
+	return 0;
+}
+
 static int load(const struct probe *p, hwloc_topology_t *ret, struct err *e)
 {
 	struct hwloc_env saved;
 	hwloc_topology_t h;
-	int r;
+	int r = check_lists(p, e);
 
+	if (r < 0)
+		return r;
 	if (hwloc_topology_init(&h) < 0)
 		return err_sys(e, -ENOMEM, "hwloc");
 	hwloc_env_enter(p->live ? NULL : p->root, &saved);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* probe_keep.c - what the probe reads, as a table, and the walk over it.
+/* probe_keep.c - what the probe and doctor read, as a table, and the walk over it.
  *
  * How it works: each row names folders by a pattern and, in them, files whose text is kept, links that are kept as they
  * are, and entries that only have to be there.  Where the pattern leads through a link, the link is kept and the walk goes
@@ -19,6 +19,7 @@
 
 #include "capture_priv.h"
 #include "gpuvm/capture.h"
+#include "gpuvm/doctor.h"
 #include "gpuvm/parse.h"
 #include "gpuvm/strv.h"
 #include "probe_keep.h"
@@ -48,6 +49,7 @@ struct row {
 	const char *links;
 	const char *present; /* a link as it is, a folder, or an empty file */
 	int (*more)(struct keeper *k, int fd, const char *dir);
+	bool bare; /* the folder itself is not kept */
 };
 
 /* --- scrubbing ------------------------------------------------------------------------------------------ */
@@ -331,9 +333,11 @@ static int keep_function(struct keeper *k, int fd, const char *dir)
 		r = keep_file(k, fd, dir, "sriov_numvfs");
 	if (r == 0 && class_code >> 8 == 0x03)
 		r = keep_file(k, fd, dir, "boot_vga");
+	if (r == 0 && !vf)
+		r = each_name(k, fd, dir, "power_state aer_dev_fatal aer_dev_nonfatal aer_dev_correctable", keep_file);
 	/* Newer kernels have both; one tells. */
 	if (r == 0)
-		r = keep_present(k, fd, dir, probe_exists(fd, "reset_method") ? "reset_method" : "reset");
+		r = probe_exists(fd, "reset_method") ? keep_file(k, fd, dir, "reset_method") : keep_present(k, fd, dir, "reset");
 	return r == 0 && !vf ? keep_config(k, fd, dir, class_code == 0x0604) : r;
 }
 
@@ -414,6 +418,45 @@ static int keep_cpuinfo(struct keeper *k, int fd, const char *dir)
 	if (end)
 		end[1] = '\0';
 	return put_text(k, "proc/cpuinfo", k->buf);
+}
+
+/* Are interrupts remapped? That is in the names of their chips; names of devices and counts are not needed. */
+static int keep_interrupts(struct keeper *k, int fd, const char *dir)
+{
+	AUTO_FREE char *text = probe_read_all(fd, "interrupts");
+
+	(void)dir;
+	return text ? put_text(k, "proc/interrupts", strstr(text, " IR-") ? " IR-\n" : strstr(text, "IO-APIC") ? " IO-APIC\n" : "") : 0;
+}
+
+/* The first one shows that there are processes, so that another one which is not there does not run. */
+static int keep_process(struct keeper *k, int fd, const char *dir)
+{
+	char comm[32];
+
+	if (probe_read(fd, "comm", comm, sizeof(comm)) <= 0)
+		return 0;
+	return doctor_wants_process(comm) || !strcmp(dir, "proc/1") ? keep_file(k, fd, dir, "comm") : 0;
+}
+
+/* Only words that are looked at: others have names of volumes, addresses, and whatever somebody gives to init. */
+static int keep_cmdline(struct keeper *k, int fd, const char *dir)
+{
+	AUTO_FREE char *text = probe_read_all(fd, "cmdline"), *out = NULL;
+	char *save = NULL;
+	size_t len = 0;
+	FILE *f;
+
+	(void)dir;
+	if (!text)
+		return 0;
+	f = open_memstream(&out, &len);
+	for (char *w = strtok_r(text, " \n", &save); w; w = strtok_r(NULL, " \n", &save))
+		if (doctor_wants_word(w))
+			fprintf(f, "%s%s", ftell(f) ? " " : "", w);
+	fputc('\n', f);
+	fclose(f);
+	return put_text(k, "proc/cmdline", out);
 }
 
 /* --- names and addresses ----------------------------------------------------------------------------------------------- */
@@ -617,11 +660,35 @@ static const struct row rows[] = {
 	{ .dir = "sys/class/net/*", .files = "mtu flags carrier tun_flags", .links = "lower_* master", .present = "bridge" },
 	{ .dir = "proc", .more = keep_mounts },
 	{ .dir = "proc/net", .more = keep_network },
+
+	/* doctor_facts.c. Of sys/class/dmi/id, nothing with a serial number or an asset tag. */
+	{ .dir = "proc", .files = "uptime", .more = keep_cmdline },
+	{ .dir = "proc", .more = keep_interrupts },
+	{ .dir = "proc/[0-9]*", .bare = true, .more = keep_process },
+	{ .dir = "proc/sys/kernel", .files = "numa_balancing" },
+	{ .dir = "proc/sys/vm", .files = "max_map_count" },
+	{ .dir = "sys/kernel/iommu_groups/[0-9]*", .files = "type" },
+	{ .dir = "sys/kernel/mm/transparent_hugepage", .files = "enabled" },
+	{ .dir = "sys/kernel/mm/ksm", .files = "run" },
+	{ .dir = "sys/kernel/security", .files = "lockdown" },
+	{ .dir = "sys/fs/cgroup", .present = "cgroup.controllers memory" },
+	{ .dir = "sys/module", .present = "nvidia_drm" },
+	{ .dir = "sys/module/nvidia", .files = "version" },
+	{ .dir = "sys/module/vfio/parameters", .files = "enable_unsafe_noiommu_mode" },
+	{ .dir = "sys/module/vfio_iommu_type1/parameters", .files = "allow_unsafe_interrupts dma_entry_limit" },
+	{ .dir = "sys/module/kvm_intel/parameters", .files = "nested" },
+	{ .dir = "sys/module/kvm_amd/parameters", .files = "nested" },
+	{ .dir = "sys/devices/system/cpu/cpuidle", .files = "current_driver" },
+	{ .dir = "sys/devices/system/cpu/cpu0/cpuidle/state[0-9]*", .files = "name latency disable" },
+	{ .dir = "sys/devices/system/cpu/cpufreq", },
+	{ .dir = "sys/devices/system/cpu/cpufreq/policy[0-9]*", .files = "scaling_governor" },
+	{ .dir = "sys/devices/system/cpu/smt", .files = "control" },
+	{ .dir = "sys/class/dmi/id", .files = "sys_vendor product_name bios_version bios_date" },
 };
 
 static int keep_here(struct keeper *k, const struct row *row, int fd, const char *dir)
 {
-	int r = put_dir(k, dir);
+	int r = row->bare ? 0 : put_dir(k, dir);
 
 	if (r == 0)
 		r = each_name(k, fd, dir, row->files, keep_file);

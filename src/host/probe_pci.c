@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* probe_pci.c - PCI functions. libpci lists them, names them and walks the capabilities of bridges; the rest is sysfs.
+/* probe_pci.c - PCI functions. libpci walks the capabilities of bridges; the rest is sysfs.
  *
  * Care is taken with what is read of each function, because there may be thousands (virtual functions), and because
  * some attributes wait for the device's lock, which a blocked unbind holds: uevent and sriov_numvfs are not read for
  * functions where something else answers the question. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <pci/pci.h>
 #include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "probe_priv.h"
@@ -18,15 +18,10 @@
 /* --- libpci: its errors end the program unless the handler does not come back --------------------------- */
 
 static jmp_buf pci_escape;
-static char pci_message[256];
 
 static void __attribute__((noreturn, format(printf, 1, 2))) on_pci_error(char *msg, ...)
 {
-	va_list ap;
-
-	va_start(ap, msg);
-	vsnprintf(pci_message, sizeof(pci_message), msg, ap);
-	va_end(ap);
+	(void)msg;
 	longjmp(pci_escape, 1);
 }
 
@@ -44,13 +39,14 @@ static bool guarded(void (*fn)(void *), void *arg)
 	return true;
 }
 
-static void do_scan(void *access)
+static void do_init(void *access)
 {
 	pci_init(access);
-	pci_scan_bus(access);
 }
 
 struct port_query {
+	struct pci_access *access;
+	const struct pci_addr *addr;
 	struct pci_dev *dev;
 	int type; /* of the express capability, -1 without one */
 };
@@ -58,18 +54,23 @@ struct port_query {
 static void do_port_type(void *arg)
 {
 	struct port_query *q = arg;
-	struct pci_cap *cap = pci_find_cap(q->dev, PCI_CAP_ID_EXP, PCI_CAP_NORMAL);
+	struct pci_cap *cap;
 
+	q->dev = pci_get_dev(q->access, (int)q->addr->domain, q->addr->bus, q->addr->dev, q->addr->fn);
+	cap = pci_find_cap(q->dev, PCI_CAP_ID_EXP, PCI_CAP_NORMAL);
 	/* All ones: config space ends before it, as it does for a reader who is not root. */
 	if (cap && pci_read_word(q->dev, (int)cap->addr) != 0xffff)
 		q->type = (pci_read_word(q->dev, (int)cap->addr + PCI_EXP_FLAGS) & PCI_EXP_FLAGS_TYPE) >> 4;
 }
 
-static enum pcie_port_type port_type(struct pci_dev *dev)
+static enum pcie_port_type port_type(struct pci_access *a, const struct pci_addr *addr)
 {
-	struct port_query q = { .dev = dev, .type = -1 };
+	struct port_query q = { .access = a, .addr = addr, .type = -1 };
+	bool known = guarded(do_port_type, &q);
 
-	if (!guarded(do_port_type, &q))
+	if (q.dev)
+		pci_free_dev(q.dev);
+	if (!known)
 		return PORT_UNKNOWN;
 	switch (q.type) {
 	case PCI_EXP_TYPE_ROOT_PORT:
@@ -96,11 +97,7 @@ static struct pci_access *open_access(const struct probe *p)
 	a->error = on_pci_error;
 	a->warning = on_pci_note;
 	a->debug = on_pci_note;
-	a->id_lookup_mode = 0; /* the local list only: neither DNS nor its cache */
 	pci_set_param(a, param, path);
-	/* A root may bring its own names: a machine that was made, or captured, reads the same everywhere. */
-	if (!p->live && probe_exists(p->root_fd, "usr/share/misc/pci.ids"))
-		pci_set_name_list_path(a, xasprintf("%s/usr/share/misc/pci.ids", p->root), 1);
 	return a;
 }
 
@@ -157,6 +154,7 @@ static void place_in_tree(const struct topology *t, struct pci_func *f, char *pa
 
 static void read_bars(int dir, struct pci_func *f)
 {
+	static const char unused[] = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
 	char buf[1024], *line = buf;
 
 	if (probe_read(dir, "resource", buf, sizeof(buf)) < 0)
@@ -165,8 +163,9 @@ static void read_bars(int dir, struct pci_func *f)
 		struct pci_bar *b = &f->bars[i];
 		uint64_t start, end, flags;
 
-		if (sscanf(line, "%" SCNx64 " %" SCNx64 " %" SCNx64, &start, &end, &flags) == 3 && flags &&
-		    end >= start) {
+		/* Most are, and sscanf() is slow. */
+		if (strncmp(line, unused, sizeof(unused) - 1) != 0 &&
+		    sscanf(line, "%" SCNx64 " %" SCNx64 " %" SCNx64, &start, &end, &flags) == 3 && flags && end >= start) {
 			b->start = start;
 			b->bytes = end - start + 1;
 			b->flags = flags;
@@ -266,85 +265,51 @@ static int read_func(const struct topology *t, int devices, struct pci_func *f)
 	return 0;
 }
 
-/* @before: the function by address before it, or NULL. */
-static void name_func(struct pci_access *a, const struct pci_func *before, struct pci_func *f)
-{
-	const int flags = PCI_LOOKUP_VENDOR | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB;
-	char buf[sizeof(f->name)];
-
-	/* Of virtual functions there are thousands in a row; and libpci reads its file anew for each unless it has
-	 * names. */
-	if (before && before->vendor == f->vendor && before->device == f->device) {
-		memcpy(f->name, before->name, sizeof(f->name));
-		return;
-	}
-	/* The buffer is what libpci fills; a name that does not fit comes back as an apology. */
-	if (pci_lookup_name(a, buf, sizeof(buf), flags | PCI_LOOKUP_DEVICE, f->vendor, f->device))
-		snprintf(f->name, sizeof(f->name), "%s", buf);
-	else if (pci_lookup_name(a, buf, sizeof(buf) - 12, flags, f->vendor))
-		snprintf(f->name, sizeof(f->name), "%.*s [%04x:%04x]", (int)sizeof(buf) - 13, buf, f->vendor,
-			 f->device);
-	else
-		snprintf(f->name, sizeof(f->name), "%04x:%04x", f->vendor, f->device);
-}
-
-/* libpci reads the list of names at the first look-up, and its complaint about a damaged list is an error like others. */
-struct name_query {
-	struct pci_access *access;
-	const struct pci_func *before;
-	struct pci_func *f;
-};
-
-static void do_name(void *arg)
-{
-	struct name_query *q = arg;
-
-	name_func(q->access, q->before, q->f);
-}
-
 /* --- all of them ------------------------------------------------------------------------------------------ */
 
-static int dev_cmp(const void *pa, const void *pb)
+static int addr_cmp(const void *a, const void *b)
 {
-	const struct pci_dev *a = *(struct pci_dev *const *)pa, *b = *(struct pci_dev *const *)pb;
-	struct pci_addr x = { (uint32_t)a->domain, a->bus, a->dev, a->func },
-			y = { (uint32_t)b->domain, b->bus, b->dev, b->func };
-
-	return pci_addr_cmp(&x, &y);
+	return pci_addr_cmp(a, b);
 }
 
-static struct pci_dev **sorted_devices(const struct pci_access *a, size_t *ret_n)
+/* Sorted; -Exxx if the folder cannot be read. libpci's list would read two files of each first. */
+static int list_functions(int devices, struct pci_addr **ret, size_t *ret_n)
 {
-	struct pci_dev **v = NULL;
-	size_t n = 0;
+	AUTO_CLOSE int fd = openat(devices, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO_CLOSEDIR DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *d;
+	struct pci_addr addr;
 
-	for (struct pci_dev *d = a->devices; d; d = d->next)
-		*PUSH_ZEROED(v, n) = d;
-	if (n)
-		qsort(v, n, sizeof(*v), dev_cmp);
-	*ret_n = n;
-	return v;
+	if (!dir)
+		return -errno;
+	STEAL_FD(fd);
+	while ((d = readdir(dir)))
+		if (parse_pci_addr(d->d_name, &addr) == 0)
+			*PUSH_ZEROED(*ret, *ret_n) = addr;
+	if (*ret_n)
+		qsort(*ret, *ret_n, sizeof(addr), addr_cmp);
+	return 0;
 }
 
-static void read_all(const struct probe *p, struct pci_access *a, int devices)
+static int read_all(const struct probe *p, int devices)
 {
+	AUTO_FREE struct pci_addr *addrs = NULL;
+	struct pci_access *a = open_access(p);
 	struct topology *t = p->t;
-	size_t n;
-	AUTO_FREE struct pci_dev **devs = sorted_devices(a, &n);
+	size_t n = 0;
+	int r = list_functions(devices, &addrs, &n);
+	bool usable = r == 0 && n && guarded(do_init, a);
 
 	for (size_t i = 0; i < n; i++) {
-		struct pci_func f = { .addr = { (uint32_t)devs[i]->domain, devs[i]->bus, devs[i]->dev,
-						devs[i]->func } };
-		struct name_query q;
+		struct pci_func f = { .addr = addrs[i] };
 
 		if (read_func(t, devices, &f) < 0)
 			continue;
-		f.port = f.class_code >> 8 == 0x0604 ? port_type(devs[i]) : PORT_ENDPOINT;
-		q = (struct name_query){ a, t->n_funcs ? &t->funcs[t->n_funcs - 1] : NULL, &f };
-		if (!guarded(do_name, &q))
-			snprintf(f.name, sizeof(f.name), "%04x:%04x", f.vendor, f.device);
+		f.port = f.class_code >> 8 != 0x0604 ? PORT_ENDPOINT : usable ? port_type(a, &f.addr) : PORT_UNKNOWN;
 		*PUSH_ZEROED(t->funcs, t->n_funcs) = f;
 	}
+	pci_cleanup(a);
+	return r;
 }
 
 /* The ConnectX-7 functions that manage the NVSwitches of B200 and B300 look like any NIC; only their vital product data tell
@@ -400,17 +365,14 @@ void probe_dead(struct probe *p)
 int probe_pci(struct probe *p, struct err *e)
 {
 	AUTO_CLOSE int devices = openat(p->sys_fd, "bus/pci/devices", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct pci_access *a;
-	int r = 0;
+	int r;
 
 	if (devices < 0)
 		return 0; /* a machine without PCI */
-	a = open_access(p);
-	if (guarded(do_scan, a))
-		read_all(p, a, devices);
-	else
-		r = err_set(e, -EIO, "list PCI functions: %s", pci_message);
-	pci_cleanup(a);
+	r = read_all(p, devices);
+	if (r < 0)
+		return err_sys(e, r, "list PCI functions");
+	probe_names(p);
 	find_nvlink_managers(p->t, devices);
-	return r;
+	return 0;
 }

@@ -53,6 +53,7 @@ void probe_hwloc_cpus(struct topology *t, struct hwloc_topology *h);
 /* The parts; each fills its fields of p->t. */
 int probe_cpus(struct probe *p, struct err *e); /* nodes, cpus, memory, allowed */
 int probe_pci(struct probe *p, struct err *e);  /* funcs; after probe_cpus() */
+void probe_names(const struct probe *p);        /* names of funcs */
 void probe_dead(struct probe *p);               /* dead; after topology_finish() */
 void probe_nets(struct probe *p);               /* nets */
 void probe_use(struct probe *p);                /* host_use; after topology_finish() */

@@ -8,15 +8,17 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "gpuvm/guest_check.h"
+#include "gpuvm/nccl.h"
 #include "gpuvm/parse.h"
 #include "gpuvm/seed.h"
 #include "gpuvm/spawn.h"
 
 #define TOOL_TIMEOUT_MS 60000 /* it takes milliseconds; a disk that hangs takes for ever */
-#define FOLDER          "seed"
-#define IMAGE           "seed.iso"
 
-static const char *const names[] = { "user-data", "meta-data", "network-config" };
+/* What there may be in a VM's folder: NAME.iso, and NAME with these files while it is made. */
+static const char *const images[] = { "seed", "check" };
+static const char *const names[] = { "user-data", "meta-data", "network-config", GUEST_CHECK_FILE, NCCL_FILE };
 
 char *seed_find_tool(void)
 {
@@ -72,34 +74,22 @@ static int copy_bytes(int from, int to)
 	}
 }
 
-/* From a file, or else @text. */
-static int put_file(const char *dir, const char *name, const char *path, const char *text, struct err *e)
+static int put_file(const char *dir, const struct plan_seed_file *f, struct err *e)
 {
-	AUTO_FREE char *to = xasprintf("%s/%s", dir, name);
+	AUTO_FREE char *to = xasprintf("%s/%s", dir, f->name);
 	AUTO_CLOSE int out = -1;
 	AUTO_CLOSE int in = -1;
 	int r;
 
-	r = path ? open_file(path, &in) : 0;
+	r = f->path ? open_file(f->path, &in) : 0;
 	if (r < 0)
-		return err_sys(e, r, "open '%s'", path);
+		return err_sys(e, r, "open '%s'", f->path);
 	out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (out < 0)
+	/* The image has these modes: user-data is for root, our files for everybody. */
+	if (out < 0 || (f->ours && fchmod(out, 0644) < 0))
 		return err_sys(e, -errno, "create '%s'", to);
-	r = path ? copy_bytes(in, out) : write_all(out, text, strlen(text));
-	return r < 0 ? err_sys(e, r, "copy '%s' to '%s'", path ? path : name, to) : 0;
-}
-
-static int put_files(const struct plan_seed *s, const char *dir, struct err *e)
-{
-	/* NoCloud takes a seed without user-data or meta-data for none. */
-	int r = put_file(dir, names[0], s->user_data, "", e);
-
-	if (r == 0)
-		r = put_file(dir, names[1], s->meta_data, s->meta_text, e);
-	if (r == 0 && s->network_config)
-		r = put_file(dir, names[2], s->network_config, NULL, e);
-	return r;
+	r = f->path ? copy_bytes(in, out) : write_all(out, f->text, strlen(f->text));
+	return r < 0 ? err_sys(e, r, "copy '%s' to '%s'", f->path ? f->path : f->name, to) : 0;
 }
 
 static int remove_path(int (*fn)(const char *), struct err *e, const char *fmt, ...) PRINTF(3, 4);
@@ -115,20 +105,29 @@ static int remove_path(int (*fn)(const char *), struct err *e, const char *fmt, 
 	return fn(path) < 0 && errno != ENOENT ? err_sys(e, -errno, "remove '%s'", path) : 0;
 }
 
-static int remove_folder(const char *rundir, struct err *e)
+static int remove_folder(const char *rundir, const char *image, struct err *e)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names) && r == 0; i++)
-		r = remove_path(unlink, e, "%s/" FOLDER "/%s", rundir, names[i]);
-	return r == 0 ? remove_path(rmdir, e, "%s/" FOLDER, rundir) : r;
+		r = remove_path(unlink, e, "%s/%s/%s", rundir, image, names[i]);
+	return r == 0 ? remove_path(rmdir, e, "%s/%s", rundir, image) : r;
+}
+
+static int remove_image(const char *rundir, const char *image, struct err *e)
+{
+	int r = remove_path(unlink, e, "%s/%s.iso", rundir, image);
+
+	return r == 0 ? remove_folder(rundir, image, e) : r;
 }
 
 int seed_remove(const char *rundir, struct err *e)
 {
-	int r = remove_path(unlink, e, "%s/" IMAGE, rundir);
+	int r = 0;
 
-	return r == 0 ? remove_folder(rundir, e) : r;
+	for (size_t i = 0; i < ARRAY_SIZE(images) && r == 0; i++)
+		r = remove_image(rundir, images[i], e);
+	return r;
 }
 
 /* --- the program ---------------------------------------------------------------------------------------------- */
@@ -174,22 +173,23 @@ static int run_tool(const struct plan_seed *s, const char *dir, struct err *e)
 
 int seed_make(const struct plan_seed *s, struct err *e)
 {
-	AUTO_FREE char *rundir = xstrndup(s->image, (size_t)(strrchr(s->image, '/') - s->image)),
-		       *dir = xasprintf("%s/" FOLDER, rundir);
+	const char *slash = strrchr(s->image, '/');
+	AUTO_FREE char *rundir = xstrndup(s->image, (size_t)(slash - s->image)), *name = xstrndup(slash + 1, strcspn(slash + 1, ".")),
+		       *dir = xasprintf("%s/%s", rundir, name);
 	struct err ignored;
-	int r = seed_remove(rundir, e);
+	int r = remove_image(rundir, name, e);
 
 	if (r == 0 && mkdir(dir, 0700) < 0)
 		r = err_sys(e, -errno, "create '%s'", dir);
-	if (r == 0)
-		r = put_files(s, dir, e);
+	for (size_t i = 0; i < s->n_files && r == 0; i++)
+		r = put_file(dir, &s->files[i], e);
 	if (r == 0)
 		r = run_tool(s, dir, e);
 	if (r == 0 && chmod(s->image, 0600) < 0)
 		r = err_sys(e, -errno, "'%s' did not make '%s'", s->tool, s->image);
 	if (r == 0)
-		return remove_folder(rundir, e);
+		return remove_folder(rundir, name, e);
 	/* What went wrong first is what matters. */
-	seed_remove(rundir, &ignored);
-	return err_wrap(e, "cloud-init seed");
+	remove_image(rundir, name, &ignored);
+	return err_wrap(e, "%s.iso", name);
 }

@@ -10,7 +10,7 @@
 
 #define ATTRIBUTE_MAX 4096 /* a sysfs attribute is at most one page */
 
-const struct sysfs sysfs_live = { .root = "", .write = sysfs_write_file };
+const struct sysfs sysfs_live = { .root = "", .write = sysfs_write_file, .write_word = sysfs_write_word };
 
 int sysfs_write_file(void *ctx, const char *path, const char *value)
 {
@@ -26,6 +26,21 @@ int sysfs_write_file(void *ctx, const char *path, const char *value)
 	if (n < 0)
 		return -errno;
 	return (size_t)n == len ? 0 : -EIO;
+}
+
+int sysfs_write_word(void *ctx, const char *path, unsigned int offset, uint16_t value)
+{
+	AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+	const uint8_t bytes[2] = { (uint8_t)value, (uint8_t)(value >> 8) };
+	ssize_t n;
+
+	(void)ctx;
+	if (fd < 0)
+		return -errno;
+	n = pwrite(fd, bytes, sizeof(bytes), offset);
+	if (n < 0)
+		return -errno;
+	return n == sizeof(bytes) ? 0 : -EIO;
 }
 
 /* The path below the root; false if it does not fit. */
@@ -59,6 +74,20 @@ int sysfs_store(const struct sysfs *s, struct err *e, const char *value, const c
 	if (r < 0)
 		return err_sys(e, r, "write '%s' to '%s'", strcmp(value, "\n") == 0 ? "\\n" : value, path);
 	return 0;
+}
+
+int sysfs_store_word(const struct sysfs *s, struct err *e, unsigned int offset, uint16_t value, const char *fmt, ...)
+{
+	char path[PATH_MAX];
+	va_list ap;
+	bool fits;
+	int r;
+
+	va_start(ap, fmt);
+	fits = make_path(s, path, fmt, ap);
+	va_end(ap);
+	r = fits ? s->write_word(s->ctx, path, offset, value) : -ENAMETOOLONG;
+	return r < 0 ? err_sys(e, r, "write 0x%04x at 0x%x of '%s'", value, offset, fits ? path : s->root) : 0;
 }
 
 char *sysfs_read(const struct sysfs *s, const char *fmt, ...)

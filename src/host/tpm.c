@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pwd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -15,7 +13,7 @@
 #define STOP_TIMEOUT_MS 2000 /* it writes a few KiB at most */
 
 /* The folder and those above it that are ours: "STATEDIR/tpm/NAME". */
-static int make_state_dir(const char *dir, struct err *e)
+int tpm_make_state(const char *dir, struct err *e)
 {
 	for (const char *slash = strchr(dir + 1, '/');; slash = strchr(slash + 1, '/')) {
 		AUTO_FREE char *part = slash ? xstrndup(dir, (size_t)(slash - dir)) : xstrdup(dir);
@@ -35,31 +33,7 @@ static int open_log(const char *sock, struct err *e)
 	return fd < 0 ? err_sys(e, -errno, "create '%s'", path) : fd;
 }
 
-/* The folder and what an swtpm of another user has left in it. */
-static int give_state(const char *dir, const char *user, struct err *e)
-{
-	const struct passwd *pw = getpwnam(user);
-	AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct dirent *d;
-	int r = 0;
-	DIR *files;
-
-	if (!pw)
-		return err_set(e, -ENOENT, "there is no user '%s'", user);
-	files = fd < 0 ? NULL : fdopendir(fd);
-	if (!files)
-		return err_sys(e, -errno, "open '%s'", dir);
-	if (fchown(fd, pw->pw_uid, pw->pw_gid) < 0)
-		r = err_sys(e, -errno, "give '%s' to the user '%s'", dir, user);
-	while (r == 0 && (d = readdir(files)))
-		if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..") && fchownat(fd, d->d_name, pw->pw_uid, pw->pw_gid, AT_SYMLINK_NOFOLLOW) < 0)
-			r = err_sys(e, -errno, "give '%s/%s' to the user '%s'", dir, d->d_name, user);
-	(void)STEAL_FD(fd);
-	closedir(files);
-	return r;
-}
-
-int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const char *user, bool die_with_parent, struct spawn *ret, struct err *e)
+int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const struct spawn_identity *id, bool die_with_parent, struct spawn *ret, struct err *e)
 {
 	static const char *const options[] = { "socket", "--tpm2", "--tpmstate", "dir=.", "--terminate", "--ctrl" };
 	AUTO_CLOSE int listen_fd = -1;
@@ -70,15 +44,14 @@ int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const char 
 				   .n_keep_fds = 1,
 				   .cwd = t->state_dir,
 				   .cpus = cpus,
+				   .identity = id,
 				   .die_with_parent = die_with_parent };
-	int r = make_state_dir(t->state_dir, e);
+	int r = log = open_log(t->socket, e);
 
-	if (r == 0 && user)
-		r = give_state(t->state_dir, user, e);
-	if (r == 0)
-		r = log = open_log(t->socket, e);
 	if (r >= 0)
 		r = listen_fd = qmp_listen(t->socket, e);
+	if (r >= 0 && id && lchown(t->socket, id->uid, (gid_t)-1) < 0)
+		r = err_sys(e, -errno, "give '%s' to uid %u", t->socket, id->uid);
 	if (r < 0)
 		return err_wrap(e, "TPM");
 	o.stderr_fd = log;
@@ -86,10 +59,6 @@ int tpm_prepare(const struct plan_tpm *t, const struct cpuset *cpus, const char 
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
 		strv_push(&argv, options[i]);
 	strv_pushf(&argv, "type=unixio,fd=%d", listen_fd);
-	if (user) {
-		strv_push(&argv, "--runas");
-		strv_push(&argv, user);
-	}
 	r = spawn_prepare(&o, ret, e);
 	strv_clear(&argv);
 	return r < 0 ? err_wrap(e, "TPM") : 0;

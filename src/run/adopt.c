@@ -17,10 +17,10 @@
 #define GREETING_MS   30000
 #define SAME_SECOND_S 1 /* a file's time may be of the second in which the claim was made */
 
-static int read_plan(const char *dir, struct plan *ret, struct err *e)
+int adopt_read_plan(const char *dir, struct plan *ret, struct err *e)
 {
 	AUTO_FREE char *path = xasprintf("%s/plan.json", dir), *text = NULL;
-	int r = read_text_file(path, PLAN_MAX, &text);
+	int r = read_own_file(path, PLAN_MAX, &text);
 	struct json_object *o;
 
 	if (r < 0)
@@ -52,7 +52,7 @@ static void compare_definition(const struct claim *c)
 
 int adopt_claim(struct launch *l, struct claim *c, struct err *e)
 {
-	int r = read_plan(c->rundir, &l->plan, e);
+	int r = adopt_read_plan(c->rundir, &l->plan, e);
 
 	if (r < 0)
 		return err_wrap(e, "'%s' runs, but cannot be taken over (`gpuvm kill %s` ends it and gives its devices back)", c->vm, c->vm);
@@ -63,8 +63,6 @@ int adopt_claim(struct launch *l, struct claim *c, struct err *e)
 	r = claim_write(&l->claim, e);
 	l->claimed = r == 0;
 	l->adopted = r == 0;
-	/* It was run by the one before us, or QEMU would not be there. */
-	l->hooked = true;
 	return r;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
@@ -14,6 +16,7 @@
 #include "gpuvm/log.h"
 #include "gpuvm/seed.h"
 #include "gpuvm/spawn.h"
+#include "gpuvm/trust.h"
 
 #define CLAIM_FILE    "claim.json"
 #define LAST_FILE     "last.json"
@@ -43,6 +46,7 @@ void claim_clear(struct claim *c)
 		free(c->owned[i].path);
 	free(c->owned);
 	free(c->registers);
+	free(c->fabric_manager);
 	free(c->cgroup);
 	free(c->memory);
 	strv_clear(&c->taps);
@@ -83,6 +87,10 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 		d->to = xstrdup(p->binds[i].to);
 		d->id = xstrdup(p->devices[i].id);
 	}
+	for (size_t i = 0; i < p->n_acs; i++)
+		*PUSH_ZEROED(c.registers, c.n_registers) = (struct claim_register){
+			.addr = p->acs[i].addr, .offset = p->acs[i].offset, .from = p->acs[i].from, .to = p->acs[i].to
+		};
 	/* The CPUs, nodes and partition of another machine's plan are not this one's. */
 	for (size_t i = 0; i < p->n_vcpus && !p->foreign_host; i++)
 		cpuset_add(&c.cpus, p->vcpus[i].host_cpu);
@@ -96,8 +104,12 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 	}
 	c.fabric = p->fake_devices ? FABRIC_NONE : p->fabric.mode;
 	c.partition = p->fake_devices ? -1 : p->fabric.partition;
+	c.fabric_manager = p->fake_devices || !p->fabric.manager ? NULL : xstrdup(p->fabric.manager);
 	for (size_t i = 0; i < p->n_taps; i++)
 		strv_push(&c.taps, p->taps[i].ifname);
+	c.vsock = p->vsock;
+	c.uid = p->user.uid;
+	c.gid = p->user.gid;
 	*ret = c;
 }
 
@@ -127,13 +139,24 @@ char *claim_vm_dir(const char *vm)
 	return xasprintf("%s/%s", claim_rundir(), vm);
 }
 
+/* Who can write there can have us end processes and rebind devices. */
+static int make_rundir(const char *dir, struct err *e)
+{
+	for (const char *c = dir; *c; c++)
+		if (*dir != '/' || iscntrl((unsigned char)*c))
+			return err_set(e, -EINVAL, "GPUVM_RUNDIR '%s' is not an absolute path without control characters", dir);
+	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+		return err_sys(e, -errno, "create '%s'", dir);
+	return trust_check(dir, e);
+}
+
 int claim_lock(struct err *e)
 {
 	AUTO_FREE char *path = xasprintf("%s/lock", claim_rundir());
-	int fd;
+	int fd = make_rundir(claim_rundir(), e);
 
-	if (mkdir(claim_rundir(), 0755) < 0 && errno != EEXIST)
-		return err_sys(e, -errno, "create '%s'", claim_rundir());
+	if (fd < 0)
+		return fd;
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_sys(e, -errno, "open the allocation lock '%s'", path);
@@ -275,11 +298,14 @@ static struct json_object *claim_to_json(const struct claim *c)
 	add_str(o, "fabric", fabric_mode_word(c->fabric));
 	add_i64(o, "partition", c->partition);
 	json_object_object_add(o, "partition_active", json_object_new_boolean(c->partition_active));
+	add_str(o, "fabric_manager", c->fabric_manager);
 	write_registers(c, o);
 	write_owned(c, o);
 	add_str(o, "cgroup", c->cgroup);
 	add_i64(o, "user", c->uid);
 	add_i64(o, "group", c->gid);
+	json_object_object_add(o, "hooked", json_object_new_boolean(c->hooked));
+	add_i64(o, "vsock", c->vsock);
 	for (size_t i = 0; i < c->taps.n; i++)
 		json_object_array_add(taps, json_object_new_string(c->taps.v[i]));
 	json_object_object_add(o, "taps", taps);
@@ -342,6 +368,30 @@ static char *want_str_or_null(struct claim_reader *r, struct json_object *o, con
 	return want_str(r, o, key);
 }
 
+static int64_t want_range(struct claim_reader *r, struct json_object *o, const char *key, int64_t min, int64_t max)
+{
+	int64_t v = want_int(r, o, key);
+
+	if ((v < min || v > max) && !r->bad)
+		r->bad = key;
+	return v;
+}
+
+static pid_t want_pid(struct claim_reader *r, struct json_object *o, const char *key)
+{
+	return (pid_t)want_range(r, o, key, 0, INT_MAX);
+}
+
+/* What becomes a component of a path in sysfs. */
+static void check_names(struct claim_reader *r, const struct claim_device *d)
+{
+	const char *const names[] = { d->from, d->override, d->to };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i] && (!*names[i] || strchr(names[i], '/') || strcmp(names[i], "..") == 0))
+			r->bad = "devices";
+}
+
 static void read_device(struct claim_reader *r, struct json_object *o, struct claim_device *d)
 {
 	AUTO_FREE char *bdf = want_str(r, o, "bdf");
@@ -350,6 +400,7 @@ static void read_device(struct claim_reader *r, struct json_object *o, struct cl
 	d->from = want_str_or_null(r, o, "from");
 	d->override = want_str_or_null(r, o, "override");
 	d->to = want_str(r, o, "to");
+	check_names(r, d);
 	if (bdf && parse_pci_addr(bdf, &d->addr) < 0)
 		r->bad = "bdf";
 }
@@ -364,7 +415,7 @@ static void read_arrays(struct claim_reader *r, struct json_object *o, struct cl
 		struct json_object *j = json_object_array_get_idx(memory, i);
 		struct used_memory *m = PUSH_ZEROED(c->memory, c->n_memory);
 
-		m->host_node = (int)want_int(r, j, "host_node");
+		m->host_node = (int)want_range(r, j, "host_node", -1, INT_MAX);
 		m->bytes = (uint64_t)want_int(r, j, "bytes");
 		m->page_bytes = (uint64_t)want_int(r, j, "page_bytes");
 		m->allocated = json_object_get_boolean(want(r, j, "allocated", json_type_boolean));
@@ -394,19 +445,14 @@ static void read_helpers(struct claim_reader *r, struct json_object *o, struct c
 		struct claim_helper *h = PUSH_ZEROED(c->helpers, c->n_helpers);
 
 		h->name = want_str(r, j, "name");
-		h->pid = (pid_t)want_int(r, j, "pid");
+		h->pid = want_pid(r, j, "pid");
 		h->start = (uint64_t)want_int(r, j, "start");
 	}
 }
 
-/* A number of so many bits at most. */
 static unsigned int want_uint(struct claim_reader *r, struct json_object *o, const char *key, uint32_t max)
 {
-	int64_t v = want_int(r, o, key);
-
-	if ((v < 0 || v > max) && !r->bad)
-		r->bad = key;
-	return (unsigned int)v;
+	return (unsigned int)want_range(r, o, key, 0, max);
 }
 
 static void read_registers(struct claim_reader *r, struct json_object *o, struct claim *c)
@@ -445,11 +491,16 @@ static void read_owned(struct claim_reader *r, struct json_object *o, struct cla
 static void read_schema2(struct claim_reader *r, struct json_object *o, struct claim *c)
 {
 	c->partition_active = json_object_get_boolean(want(r, o, "partition_active", json_type_boolean));
+	c->fabric_manager = want_str_or_null(r, o, "fabric_manager");
+	if (c->partition_active && !c->fabric_manager)
+		r->bad = "fabric_manager";
 	read_registers(r, o, c);
 	read_owned(r, o, c);
 	c->cgroup = want_str_or_null(r, o, "cgroup");
 	c->uid = want_uint(r, o, "user", UINT32_MAX);
 	c->gid = want_uint(r, o, "group", UINT32_MAX);
+	c->hooked = json_object_get_boolean(want(r, o, "hooked", json_type_boolean));
+	c->vsock = want_uint(r, o, "vsock", UINT32_MAX);
 }
 
 static void read_claim(struct claim_reader *r, struct json_object *o, struct claim *c)
@@ -463,20 +514,27 @@ static void read_claim(struct claim_reader *r, struct json_object *o, struct cla
 	else if (schema > 1)
 		read_schema2(r, o, c);
 	c->vm = want_str(r, o, "vm");
+	if (c->vm && strcmp(c->vm, strrchr(c->rundir, '/') + 1) != 0)
+		r->bad = "vm";
 	c->definition = want_str_or_null(r, o, "definition");
 	c->boot_id = want_str(r, o, "boot_id");
 	c->started = want_int(r, o, "started");
 	c->recover_failed = want_int(r, o, "recover_failed");
-	c->launcher_pid = (pid_t)want_int(r, o, "launcher_pid");
+	c->launcher_pid = want_pid(r, o, "launcher_pid");
 	c->launcher_start = (uint64_t)want_int(r, o, "launcher_start");
-	c->qemu_pid = (pid_t)want_int(r, o, "qemu_pid");
+	c->qemu_pid = want_pid(r, o, "qemu_pid");
 	c->qemu_start = (uint64_t)want_int(r, o, "qemu_start");
+	/* It was run, or QEMU would not have been started. */
+	if (schema == 1)
+		c->hooked = c->qemu_pid > 0;
 	c->bound = json_object_get_boolean(want(r, o, "bound", json_type_boolean));
 	c->reason = want_str(r, o, "reason");
+	if (c->reason)
+		text_plain(c->reason);
 	read_arrays(r, o, c);
 	read_taps(r, o, c);
 	read_helpers(r, o, c);
-	c->partition = (int)want_int(r, o, "partition");
+	c->partition = (int)want_range(r, o, "partition", -1, INT_MAX);
 	if (fabric && fabric_mode_parse(fabric, &c->fabric) < 0)
 		r->bad = "fabric";
 	if (cpus && cpuset_parse(cpus, &c->cpus) < 0)
@@ -491,7 +549,7 @@ static struct json_object *read_json(const char *dir, const char *file, int *ret
 {
 	AUTO_FREE char *path = xasprintf("%s/%s", dir, file), *text = NULL;
 	struct json_object *o;
-	int r = read_text_file(path, CLAIM_MAX, &text);
+	int r = read_own_file(path, CLAIM_MAX, &text);
 
 	*ret_code = r;
 	if (r < 0) {
@@ -580,7 +638,7 @@ static int write_last(const struct claim *c, int exit_code, struct err *e)
 
 int claim_release(struct claim *c, int exit_code, struct err *e)
 {
-	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock", CLAIM_FILE };
+	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock" };
 	int last = write_last(c, exit_code, e), r = seed_remove(c->rundir, e);
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -588,6 +646,9 @@ int claim_release(struct claim *c, int exit_code, struct err *e)
 
 		r = r < 0 ? r : rm;
 	}
+	/* Only who reads the claim will look again. */
+	if (r == 0)
+		r = remove_file(c->rundir, CLAIM_FILE, e);
 	/* Where /run is full there is room now, for what fits into a claim's place. */
 	if (last == -ENOSPC && r == 0)
 		last = write_last(c, exit_code, e);
@@ -606,6 +667,8 @@ int claim_read_last(const char *dir, struct claim_last *ret, struct err *e)
 		return code;
 	state = want_str(&r, o, "state");
 	last.reason = want_str(&r, o, "reason");
+	if (last.reason)
+		text_plain(last.reason);
 	last.exit_code = (int)want_int(&r, o, "exit_code");
 	last.started = want_int(&r, o, "started");
 	last.ended = want_int(&r, o, "ended");
@@ -688,11 +751,33 @@ static int restore_devices(const struct sysfs *s, struct claim *c, size_t *ret_l
 /* Everything but the files. */
 static int undo_effects(const struct sysfs *s, struct claim *c, size_t *ret_left, struct err *e)
 {
-	int r = claim_qemu_alive(c) ? spawn_kill(c->qemu_pid, c->qemu_start, e) : 0;
+	int r = claim_qemu_alive(c) ? spawn_kill(c->qemu_pid, c->qemu_start, e) : 0, devices;
+	struct err files = { 0 }, registers = { 0 };
 
 	if (r == 0)
+		r = limits_remove(c, e);
+	if (r == 0)
 		r = claim_stop_helpers(c, e);
-	return r == 0 && c->bound ? restore_devices(s, c, ret_left, e) : r;
+	if (r < 0)
+		return r;
+	/* A file or a register that cannot be put back is no reason to keep devices. Files first: nodes go with the devices. */
+	r = claim_give_back(c, &files);
+	if (r < 0) {
+		log_error("%s: %s", c->vm, files.msg);
+		*e = files;
+	}
+	if (acs_restore(s, c, &registers) < 0) {
+		log_error("%s: %s", c->vm, registers.msg);
+		*e = registers;
+		r = registers.code;
+	}
+	devices = c->bound ? restore_devices(s, c, ret_left, e) : 0;
+	if (devices == 0)
+		devices = partition_recover(c, e);
+	/* GPUs whose links still lead to each other must not be given to different VMs. */
+	if (c->partition_active)
+		*ret_left = c->n_devices;
+	return devices < 0 ? devices : r;
 }
 
 /* What is back may be another VM's by the time of the next attempt, and must not be given back twice: it leaves the claim, or goes on being held. */
@@ -735,7 +820,9 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 	strcpy(c->state, "failed");
 	free(c->reason);
 	c->reason = xstrdup(this_boot ? "the launcher died; everything was given back" : "the host was restarted");
-	return claim_release(c, 1, e);
+	if (this_boot)
+		hooks_recovered(c, LAUNCH_FAILED);
+	return claim_release(c, LAUNCH_FAILED, e);
 }
 
 /* --- what is in use -------------------------------------------------------------------------------------------- */
@@ -760,11 +847,23 @@ static void add_device(const struct claim *c, size_t i, pid_t pid, struct host_u
 	snprintf(d->vm, sizeof(d->vm), "%s", c->vm);
 }
 
+static void add_registers(const struct claim *c, struct host_use *u)
+{
+	for (size_t i = 0; i < c->n_registers; i++) {
+		const struct claim_register *v = &c->registers[i];
+		struct used_register *one = PUSH_ZEROED(u->registers, u->n_registers);
+
+		*one = (struct used_register){ .addr = v->addr, .offset = v->offset, .from = (uint16_t)v->from, .to = (uint16_t)v->to };
+		snprintf(one->vm, sizeof(one->vm), "%s", c->vm);
+	}
+}
+
 /* Of a VM that is gone: what is still in its claim would be given back once more, whoever has it then. CPUs and memory went with its processes. */
 static void add_stuck(const struct claim *c, struct host_use *u)
 {
 	for (size_t i = 0; c->bound && i < c->n_devices; i++)
 		add_device(c, i, 0, u);
+	add_registers(c, u);
 }
 
 static void add_use(const struct claim *c, struct host_use *u)
@@ -782,6 +881,7 @@ static void add_use(const struct claim *c, struct host_use *u)
 
 	for (size_t i = 0; i < c->n_devices; i++)
 		add_device(c, i, pid, u);
+	add_registers(c, u);
 	cpus = PUSH_ZEROED(u->cpus, u->n_cpus);
 	cpus->cpus = c->cpus;
 	cpus->pid = pid;
@@ -791,6 +891,13 @@ static void add_use(const struct claim *c, struct host_use *u)
 
 		*m = c->memory[i];
 		snprintf(m->vm, sizeof(m->vm), "%s", c->vm);
+	}
+	if (c->vsock) {
+		struct used_vsock *v = PUSH_ZEROED(u->vsocks, u->n_vsocks);
+
+		v->cid = c->vsock;
+		v->pid = pid;
+		snprintf(v->vm, sizeof(v->vm), "%s", c->vm);
 	}
 }
 

@@ -68,7 +68,7 @@ static void read_file(const char *path, struct json_object *all)
 	AUTO_FREE char *text = NULL;
 	char *save = NULL;
 
-	if (read_text_file(path, 2 * EVENTS_MAX, &text) < 0)
+	if (read_own_file(path, 2 * EVENTS_MAX, &text) < 0)
 		return;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		struct json_object *o = json_tokener_parse(line);

@@ -9,16 +9,17 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "gpuvm/acs.h"
 #include "gpuvm/affinity.h"
 #include "gpuvm/bad.h"
 #include "gpuvm/capture.h"
 #include "gpuvm/holders.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
-#include "gpuvm/nccl.h"
 #include "gpuvm/probe.h"
 #include "gpuvm/reset.h"
 #include "gpuvm/seed.h"
+#include "gpuvm/trust.h"
 #include "gpuvm/verify.h"
 
 #define QMP_TIMEOUT_MS	  30000
@@ -31,6 +32,7 @@ void launch_init(struct launch *l, const struct launch_options *opt)
 	config_init(&l->vm);
 	qmp_init(&l->qmp);
 	l->child.pidfd = l->child.go_fd = l->child.exec_fd = -1;
+	launch_time(l, NULL);
 }
 
 static void close_fd(int *fd)
@@ -52,9 +54,13 @@ void launch_clear(struct launch *l)
 	if (l->busy_fd)
 		close_fd(&l->busy_fd);
 	plan_clear(&l->plan);
+	own_clear(l);
 	claim_clear(&l->claim);
 	host_use_clear(&l->use);
 	fabric_map_clear(&l->fabric);
+	free(l->fabric_manager);
+	free(l->no_manager);
+	free(l->config);
 	topology_clear(&l->host);
 	topology_clear(&l->here);
 	qemu_info_clear(&l->qemu);
@@ -184,6 +190,30 @@ static void check_roms(struct launch *l, struct problems *ps)
 	}
 }
 
+/* Root does what these say: nobody else may write to them. What is not there, or cannot be looked at, is told in its place. */
+static int check_trust(const struct launch *l, const char *path, struct problems *ps)
+{
+	struct err e = { 0 };
+
+	if (l->opt->dry_run || geteuid() != 0 || !path || trust_check(path, &e) != -EPERM)
+		return 0;
+	problems_add(ps, PROBLEM_CONFIG, "file-not-trusted", "%s", e.msg);
+	return -EINVAL;
+}
+
+static int check_trusted_files(const struct launch *l, struct problems *ps)
+{
+	const char *const files[] = { l->vm.hook_pre_bind, l->vm.hook_post_start, l->vm.hook_post_stop, l->opt->qemu ? l->opt->qemu : l->vm.qemu_binary,
+				      l->vm.fabric_manager, "/etc/gpuvm/fabric.conf", launch_state_dir() };
+	int r = 0;
+
+	/* What is only a name is looked for in PATH, which is root's. */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		if (files[i] && strchr(files[i], '/') && check_trust(l, files[i], ps) < 0)
+			r = -EINVAL;
+	return r;
+}
+
 /* Files that the definition names must be there before anything is touched. */
 static void check_files(struct launch *l, struct problems *ps)
 {
@@ -237,6 +267,9 @@ static int make_plan(struct launch *l, struct problems *ps)
 				    .host = &l->host,
 				    .use = is_foreign(l) || l->opt->ignore_use ? NULL : &l->use,
 				    .fabric = &l->fabric,
+				    .fabric_manager = l->fabric_manager,
+				    .no_manager = l->no_manager,
+				    .config = l->config,
 				    .qemu = &l->qemu,
 				    .rundir = dir,
 				    .statedir = launch_state_dir(),
@@ -247,6 +280,7 @@ static int make_plan(struct launch *l, struct problems *ps)
 				    .trace = &l->opt->trace,
 				    .strace = strace,
 				    .strace_file = l->opt->strace_file,
+				    .user = &l->user,
 				    .foreign_host = is_foreign(l),
 				    .here = runs_foreign(l) ? &l->here : NULL };
 
@@ -268,6 +302,8 @@ static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 	r = capture_resolve(root, &unpacked, e);
 	if (r == 0)
 		r = probe_host(unpacked ? unpacked : root, &l->host, e);
+	if (r == 0 && l->vm.acs == CONF_ACS_DIRECT && !l->opt->fake_devices)
+		l->config = acs_read(unpacked ? unpacked : root, &l->host);
 	if (r == 0 && unpacked)
 		snprintf(l->host.root, sizeof(l->host.root), "%s", root);
 	if (r == 0 && fabric_map_load(unpacked ? unpacked : root, &l->fabric, ps) == 0)
@@ -294,15 +330,23 @@ int launch_look(struct launch *l, struct problems *ps, struct err *e)
 {
 	int r = is_foreign(l) ? 0 : claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
 
+	launch_time(l, "look at other VMs");
 	if (r == 0)
 		r = read_machine(l, ps, e);
+	launch_time(l, "read the host");
 	if (r == 0 && l->opt->ignore_use)
 		add_freed_pages(l);
 	if (r == 0 && !is_foreign(l))
 		r = bad_apply(launch_state_dir(), l->opt->dry_run, &l->host, e);
 	if (r == 0 && runs_foreign(l))
 		r = probe_host("", &l->here, e);
-	return r < 0 ? r : probe_binary(l, ps);
+	if (r == 0)
+		launch_consult_fabric(l, ps);
+	launch_time(l, "ask Fabric Manager");
+	if (r == 0)
+		r = probe_binary(l, ps);
+	launch_time(l, "ask QEMU");
+	return r;
 }
 
 /* What the last run holds still would be forgotten with its claim. */
@@ -322,9 +366,16 @@ static int check_undone(const struct launch *l, const char *dir, struct problems
 int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 {
 	const char *text = l->opt->text;
-	int r = text ? config_parse(NULL, text, strlen(text), &l->opt->sets, &l->vm, ps) : config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
 	AUTO_FREE char *dir = NULL;
+	bool here;
+	int r;
 
+	config_clear(&l->vm); /* the defaults of launch_init() */
+	r = text ? config_parse(NULL, text, strlen(text), &l->opt->sets, &l->vm, ps) : check_trust(l, l->opt->definition, ps);
+	if (r == 0 && !text)
+		r = config_load(l->opt->definition, &l->opt->sets, &l->vm, ps);
+	if (r == 0)
+		r = check_trusted_files(l, ps);
 	if (r < 0 && !l->opt->dry_run) {
 		int adopted = adopt_despite(l, ps, e);
 
@@ -334,6 +385,7 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 	}
 	if (r < 0)
 		return r;
+	launch_time(l, "read the definition");
 	dir = claim_vm_dir(l->vm.name);
 	/* Claims first, then the machine: a VM that ends in between has given its devices back before its claim went, so a
 	 * device without a claim is seen with its own driver and not with the vfio-pci that it had a moment ago. */
@@ -341,6 +393,7 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		l->lock_fd = claim_lock(e);
 		if (l->lock_fd < 0)
 			return l->lock_fd;
+		launch_time(l, "wait for the lock");
 		r = check_not_running(l, dir, ps, e);
 		if (l->adopted)
 			close_fd(&l->lock_fd);
@@ -353,9 +406,19 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 	if (r < 0)
 		return r;
 	/* A dry run of another machine's VM names that machine's files; one that runs here needs them here. */
-	if (!is_foreign(l) || (runs_foreign(l) && !l->opt->dry_run))
+	here = !is_foreign(l) || (runs_foreign(l) && !l->opt->dry_run);
+	if (here)
 		check_files(l, ps);
-	return ps->n ? -EINVAL : make_plan(l, ps);
+	if (here && !ps->n)
+		r = own_choose(l, ps, e);
+	if (r == 0)
+		r = ps->n ? -EINVAL : make_plan(l, ps);
+	if (r == 0 && here)
+		own_check(l, ps);
+	if (r == 0)
+		launch_isolate(l, ps);
+	launch_time(l, "plan");
+	return r == 0 && ps->n ? -EINVAL : r;
 }
 
 /* --- stages ------------------------------------------------------------------------------------------------- */
@@ -374,17 +437,6 @@ static int write_text(const char *dir, const char *file, const char *text, unsig
 	return r < 0 ? err_sys(e, r, "write '%s'", path) : 0;
 }
 
-/* For the guest, who fetches it by whatever way its operator has; one of an earlier VM of this name would be wrong. */
-static int write_nccl_file(struct launch *l, struct err *e)
-{
-	AUTO_FREE char *xml = nccl_topology_xml(&l->plan, &l->host);
-	AUTO_FREE char *path = xasprintf("%s/" NCCL_FILE, l->plan.rundir);
-
-	if (xml)
-		return write_text(l->plan.rundir, NCCL_FILE, xml, 0644, e);
-	return unlink(path) < 0 && errno != ENOENT ? err_sys(e, -errno, "remove '%s'", path) : 0;
-}
-
 /* The command and the plan beside the claim: what runs can always be read and run again. */
 static int write_plan_files(struct launch *l, struct err *e)
 {
@@ -401,7 +453,7 @@ static int write_plan_files(struct launch *l, struct err *e)
 	json_object_put(o);
 	if (r == 0)
 		r = write_text(l->plan.rundir, "command", command, 0700, e);
-	return r < 0 ? r : write_nccl_file(l, e);
+	return r < 0 ? r : launch_write_guest_files(l, e);
 }
 
 static int run_claim(struct launch *l, struct err *e)
@@ -410,6 +462,9 @@ static int run_claim(struct launch *l, struct err *e)
 
 	if (mkdir(l->plan.rundir, 0700) < 0 && errno != EEXIST)
 		return err_sys(e, -errno, "create '%s'", l->plan.rundir);
+	r = logs_begin(l->plan.rundir, e);
+	if (r < 0)
+		return r;
 	claim_from_plan(&l->plan, l->opt->definition, &l->claim);
 	r = write_plan_files(l, e);
 	if (r == 0)
@@ -428,6 +483,9 @@ static int undo_claim(struct launch *l, int exit_code, struct err *e)
 	free(l->claim.reason);
 	l->claim.reason = xstrdup(l->reason);
 	l->claimed = false;
+	/* Those that could not be put back: `gpuvm recover` goes on from the claim. */
+	if (l->claim.n_registers || l->claim.n_owned || l->claim.cgroup)
+		return claim_write(&l->claim, e);
 	return claim_release(&l->claim, exit_code, e);
 }
 
@@ -437,7 +495,7 @@ static int run_vfio(struct launch *l, struct err *e)
 }
 
 /* What a worker of an earlier life may still be doing to them must have ended. */
-static int take_devices(struct launch *l, bool create, struct err *e)
+int launch_take_devices(struct launch *l, bool create, struct err *e)
 {
 	int fd = l->busy_fd ? l->busy_fd : claim_busy(l->plan.rundir, create, BUSY_TIMEOUT_MS, e);
 
@@ -454,7 +512,7 @@ static int run_bind(struct launch *l, struct err *e)
 
 	if (!l->claim.n_devices)
 		return 0;
-	r = take_devices(l, true, e);
+	r = launch_take_devices(l, true, e);
 	if (r < 0)
 		return r;
 	l->claim.bound = true;
@@ -511,42 +569,56 @@ static int run_holders(struct launch *l, struct err *e)
 	return r < 0 ? r : 0;
 }
 
-int launch_reset(const struct sysfs *s, const struct claim *c, struct err *e)
+/* Those that were not taken yet, or are back, are the host's. */
+static size_t list_taken(const struct sysfs *s, const struct claim *c, struct pci_addr *ret)
 {
-	AUTO_FREE struct reset_result *res = xcalloc(c->n_devices + 1, sizeof(*res));
-	AUTO_FREE struct pci_addr *v = xcalloc(c->n_devices + 1, sizeof(*v));
-	int bad = 0, r;
 	size_t n = 0;
 
-	/* Those that were not taken yet, or are back, are the host's. */
 	for (size_t i = 0; i < c->n_devices; i++) {
 		AUTO_FREE char *driver = bind_current_driver(s, &c->devices[i].addr);
 
 		if (driver && strcmp(driver, c->devices[i].to) == 0)
-			v[n++] = c->devices[i].addr;
+			ret[n++] = c->devices[i].addr;
 	}
-	r = reset_devices(s, v, n, res, e);
+	return n;
+}
+
+int launch_reset_functions(const struct sysfs *s, const char *vm, const struct pci_addr *v, size_t n, struct err *e)
+{
+	AUTO_FREE struct reset_result *res = xcalloc(n + 1, sizeof(*res));
+	int bad = 0, r = reset_devices(s, v, n, res, e);
+
 	for (size_t i = 0; i < n; i++) {
 		struct err why = { 0 };
 		char bdf[PCI_ADDR_STR];
 
-		log_info("%s: reset %s (%s): %s", c->vm, pci_addr_format(&v[i], bdf), res[i].method, reset_outcome_word(res[i].outcome));
+		log_info("%s: reset %s (%s): %s", vm, pci_addr_format(&v[i], bdf), res[i].method, reset_outcome_word(res[i].outcome));
 		if (!reset_is_bad(res[i].outcome)) {
 			if (res[i].err.code)
-				log_warning("%s: %s", c->vm, res[i].err.msg);
+				log_warning("%s: %s", vm, res[i].err.msg);
 			continue;
 		}
 		bad++;
-		if (bad_mark(launch_state_dir(), s, &v[i], res[i].err.msg, c->vm, "reset", &why) < 0)
-			log_error("%s: %s", c->vm, why.msg);
+		if (bad_mark(launch_state_dir(), s, &v[i], res[i].err.msg, vm, "reset", &why) < 0)
+			log_error("%s: %s", vm, why.msg);
 	}
 	return bad ? r : 0;
+}
+
+int launch_reset(const struct sysfs *s, const struct claim *c, struct err *e)
+{
+	AUTO_FREE struct pci_addr *v = xcalloc(c->n_devices + 1, sizeof(*v));
+
+	return launch_reset_functions(s, c->vm, v, list_taken(s, c, v), e);
 }
 
 /* QEMU resets them once more, but starts with a dead one, too. */
 static int run_reset(struct launch *l, struct err *e)
 {
-	return l->claim.n_devices ? launch_reset(&l->sys, &l->claim, e) : 0;
+	AUTO_FREE struct pci_addr *v = xcalloc(l->claim.n_devices + 1, sizeof(*v));
+	size_t n = list_taken(&l->sys, &l->claim, v);
+
+	return launch_reset_functions(&l->sys, l->plan.vm, v, launch_spare_partition(l, v, n), e);
 }
 
 /* What the guest has left in them stays with nobody; a dead one is marked, and no reason to keep the others. */
@@ -566,7 +638,7 @@ static int undo_bind(struct launch *l, int exit_code, struct err *e)
 	(void)exit_code;
 	if (!l->claim.bound)
 		return 0;
-	r = take_devices(l, false, e);
+	r = launch_take_devices(l, false, e);
 	if (r < 0)
 		return r;
 	ops = claim_bind_ops(&l->claim);
@@ -576,20 +648,30 @@ static int undo_bind(struct launch *l, int exit_code, struct err *e)
 	return r;
 }
 
+static int open_for_qemu(const struct plan_open *o, struct err *e)
+{
+	int fd = o->key ? open(o->path, O_RDWR | O_CLOEXEC) : qmp_listen(o->path, e);
+
+	return fd < 0 && o->key ? err_sys(e, -errno, "open '%s'", o->path) : fd;
+}
+
 static int open_sockets(struct launch *l, struct err *e)
 {
-	static const char *const names[] = { "control.sock", "qmp.sock", "serial.sock", "agent.sock" };
 	AUTO_FREE char *control = xasprintf("%s/control.sock", l->plan.rundir), *log = xasprintf("%s/qemu.log", l->plan.rundir);
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		AUTO_FREE char *path = xasprintf("%s/%s", l->plan.rundir, names[i]);
-
-		if (unlink(path) < 0 && errno != ENOENT)
-			return err_sys(e, -errno, "remove the stale socket '%s'", path);
-	}
 	l->listen_fd = qmp_listen(control, e);
 	if (l->listen_fd < 0)
 		return l->listen_fd;
+	l->fds.opens = xcalloc(l->plan.n_opens + 1, sizeof(*l->fds.opens));
+	for (size_t i = 0; i < l->plan.n_opens; i++)
+		l->fds.opens[i] = -1;
+	for (size_t i = 0; i < l->plan.n_opens; i++) {
+		int fd = open_for_qemu(&l->plan.opens[i], e);
+
+		if (fd < 0)
+			return fd;
+		l->fds.opens[i] = fd;
+	}
 	l->log_fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	return l->log_fd < 0 ? err_sys(e, -errno, "create '%s'", log) : 0;
 }
@@ -602,6 +684,7 @@ static int run_spawn(struct launch *l, struct err *e)
 	struct spawn_options o = { .argv = &argv,
 				   .env = &l->plan.env,
 				   .inherit_stdin = l->plan.serial_stdio,
+				   .identity = l->user.set ? &l->identity : NULL,
 				   .die_with_parent = l->plan.on_launcher_death == DEATH_STOP };
 	AUTO_FREE int *keep = NULL;
 	int r = open_sockets(l, e);
@@ -621,13 +704,20 @@ static int run_spawn(struct launch *l, struct err *e)
 	o.keep_fds = keep;
 	/* VFIO pins all of the guest's memory, charged once (type1, one container); iommufd charges the device's BARs, too. */
 	o.memlock_bytes = l->plan.mem_lock ? UINT64_MAX : l->claim.n_devices ? plan_pinned_bytes(&l->plan) + MEMLOCK_HEADROOM : 0;
+	if (l->vm.memlock_bytes) {
+		o.memlock_bytes = l->vm.memlock_bytes;
+		o.memlock_exact = true;
+	}
 	plan_argv(&l->plan, &l->fds, &argv);
 	r = spawn_prepare(&o, &l->child, e);
 	if (r == 0) {
 		l->claim.qemu_pid = l->child.pid;
 		l->claim.qemu_start = process_start_time(l->child.pid);
+		limits_name(l);
 		r = claim_write(&l->claim, e);
 	}
+	if (r == 0)
+		limits_set(l);
 	if (r == 0)
 		r = spawn_go(&l->child, e);
 	strv_clear(&argv);
@@ -640,25 +730,10 @@ static int run_spawn(struct launch *l, struct err *e)
 static int undo_spawn(struct launch *l, int exit_code, struct err *e)
 {
 	(void)exit_code;
-	(void)e;
 	qmp_close(&l->qmp);
 	spawn_abort(&l->child);
 	close_fd(&l->listen_fd);
-	return 0;
-}
-
-char *launch_log_tail(const struct launch *l, int lines)
-{
-	AUTO_FREE char *path = xasprintf("%s/qemu.log", l->plan.rundir), *text = NULL;
-	const char *from;
-
-	if (read_text_file(path, 1 << 20, &text) < 0 || !*text)
-		return xstrdup("");
-	from = text + strlen(text);
-	while (from > text && lines > 0)
-		if (*--from == '\n')
-			lines--;
-	return xstrdup(from > text || *from == '\n' ? from + (*from == '\n') : from);
+	return limits_remove(&l->claim, e);
 }
 
 /* A stop that is asked for while QEMU prepares memory: end QEMU, and the handshake sees it. */
@@ -694,9 +769,12 @@ static int run_qmp(struct launch *l, struct err *e)
 	if (l->asked_to_stop)
 		return err_set(e, -EINTR, "stopped by a signal before the guest ran");
 	tail = launch_log_tail(l, 5);
-	if (r == -ESRCH && waitpid(l->child.pid, &status, WNOHANG) == l->child.pid)
-		err_set(e, r, "QEMU ended at once: %s%s%s", spawn_status_text(status, text), *tail ? "; its last words:\n" : "", tail);
-	else if (*tail) {
+	if (r == -ESRCH && waitpid(l->child.pid, &status, WNOHANG) == l->child.pid) {
+		err_set(e, r, "QEMU ended at once: %s%s%s%s", spawn_status_text(status, text), launch_oom_text(l, status), *tail ? "; its last words:\n" : "",
+			tail);
+		if (!own_explain(l, tail, e))
+			launch_explain_memory(l, tail, e);
+	} else if (*tail) {
 		AUTO_FREE char *why = xstrdup(e->msg);
 
 		err_set(e, r, "%s; the last lines of qemu.log:\n%s", why, tail);
@@ -714,12 +792,16 @@ int launch_check(struct launch *l, struct err *e)
 	if (l->plan.foreign_host)
 		return 0;
 	r = verify_placement(&l->plan, l->child.pid, &l->qmp, &rep, e);
+	if (r == 0)
+		verify_acs(&l->plan, &l->sys, &rep);
 	if (r == 0 && rep.n_bad) {
 		const struct verify_row *bad = verify_first_bad(&rep);
 
 		r = err_set(e, -EXDEV, "%s: planned %s, found %s", bad->what, bad->planned, bad->actual);
 	}
 	verify_clear(&rep);
+	if (r == 0)
+		launch_check_ats(l);
 	return r;
 }
 
@@ -747,8 +829,9 @@ struct stage {
 
 static const struct stage stages[] = {
 	{ "claim", run_claim, undo_claim }, { "pre-bind hook", hooks_pre_bind, hooks_post_stop }, { "free devices", run_holders, NULL }, { "load vfio", run_vfio, NULL },
-	{ "bind", run_bind, undo_bind }, { "reset", run_reset, undo_reset }, { "prepare", launch_prepare, launch_unprepare },
-	{ "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
+	{ "fabric", launch_partition, launch_unpartition }, { "bind", run_bind, undo_bind }, { "reset", run_reset, undo_reset }, { "acs", launch_acs, launch_unacs }, { "prepare", launch_prepare, launch_unprepare },
+	{ "hand over", own_hand_over, own_take_back }, { "start TPM", launch_start_tpm, launch_stop_tpm },
+	{ "check memory", launch_check_memory, NULL }, { "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
 	{ "verify", launch_check, NULL }, { "run", run_cont, NULL },
 };
 
@@ -767,7 +850,7 @@ int launch_undo(struct launch *l, int exit_code)
 		log_error("undo '%s': %s", stages[i].name, e.msg);
 		bad++;
 		/* The claim stays while something is not given back: `gpuvm recover` continues from it. */
-		if (stages[i].undo == undo_bind)
+		if (stages[i].undo == undo_bind || stages[i].undo == launch_unpartition)
 			return bad;
 	}
 	return bad;
@@ -790,7 +873,7 @@ static int block_signals(struct launch *l, struct err *e)
 
 int launch_exit_code(const struct err *e)
 {
-	return e->word && strcmp(e->word, "device-busy") == 0 ? LAUNCH_IN_USE : LAUNCH_FAILED;
+	return e->word && (strcmp(e->word, "device-busy") == 0 || strcmp(e->word, "partition-busy") == 0) ? LAUNCH_IN_USE : LAUNCH_FAILED;
 }
 
 /* Run the stages from @first on; if one fails, all is undone. */
@@ -801,6 +884,7 @@ static int run_stages(struct launch *l, size_t first, struct err *e)
 	for (size_t i = first; i < ARRAY_SIZE(stages); i++) {
 		log_info("%s: %s", l->plan.vm, stages[i].name);
 		r = stages[i].run(l, e);
+		launch_time(l, stages[i].name);
 		if (r == 0)
 			continue;
 		err_wrap(e, "%s", stages[i].name);
@@ -811,6 +895,8 @@ static int run_stages(struct launch *l, size_t first, struct err *e)
 		return r;
 	}
 	hooks_post_start(l);
+	launch_time(l, "post-start hook");
+	launch_log_times(l);
 	return 0;
 }
 

@@ -91,21 +91,13 @@ void launch_forget_pins(struct launch *l)
 
 /* --- threads -------------------------------------------------------------------------------------------------- */
 
-static bool has_vhost(const struct plan *p)
-{
-	for (size_t i = 0; i < p->n_taps; i++)
-		if (p->taps[i].vhost)
-			return true;
-	return p->vsock != 0; /* it has a worker of its own */
-}
-
 /* What belongs to QEMU: its own threads first, @ret_own of them. */
 static int list_threads(const struct launch *l, struct thread_info **ret, size_t *ret_n, size_t *ret_own, struct err *e)
 {
 	int r = affinity_threads(l->child.pid, ret, ret_n, e);
 
 	*ret_own = *ret_n;
-	if (r == 0 && has_vhost(&l->plan))
+	if (r == 0 && plan_has_vhost(&l->plan))
 		r = affinity_add_vhost(l->child.pid, ret, ret_n, e);
 	return r;
 }

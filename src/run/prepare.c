@@ -2,7 +2,6 @@
 /* prepare.c - what QEMU needs before it can start: UEFI variables, tap devices, the cloud-init seed, the TPM. */
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -27,7 +26,7 @@ static int copy_vars(struct launch *l, struct err *e)
 	if (!l->plan.vars_file || access(l->plan.vars_file, R_OK | W_OK) == 0)
 		return 0;
 	dir = xstrndup(l->plan.vars_file, (size_t)(strrchr(l->plan.vars_file, '/') - l->plan.vars_file));
-	if ((mkdir(launch_state_dir(), 0755) < 0 && errno != EEXIST) || (mkdir(dir, 0700) < 0 && errno != EEXIST))
+	if ((mkdir(launch_state_dir(), 0755) < 0 && errno != EEXIST) || (mkdir(dir, 0711) < 0 && errno != EEXIST))
 		return err_sys(e, -errno, "create '%s'", dir);
 	in = open(l->plan.vars_template, O_RDONLY | O_CLOEXEC);
 	if (in < 0 || fstat(in, &st) < 0)
@@ -71,6 +70,10 @@ void launch_close_fds(struct launch *l)
 	for (size_t i = 0; l->fds.taps && i < l->plan.n_taps; i++)
 		tap_close(&l->fds.taps[i]);
 	free(l->fds.taps);
+	for (size_t i = 0; l->fds.opens && i < l->plan.n_opens; i++)
+		if (l->fds.opens[i] >= 0)
+			close(l->fds.opens[i]);
+	free(l->fds.opens);
 	l->fds = (struct plan_fds){ .control = -1 };
 }
 
@@ -80,6 +83,8 @@ int *launch_fds(const struct launch *l, size_t *ret_n)
 	size_t n = 0;
 
 	*PUSH_ZEROED(v, n) = l->fds.control;
+	for (size_t i = 0; i < l->plan.n_opens; i++)
+		*PUSH_ZEROED(v, n) = l->fds.opens[i];
 	for (size_t i = 0; i < l->plan.n_taps; i++) {
 		const struct plan_tap_fds *t = &l->fds.taps[i];
 
@@ -95,7 +100,7 @@ int *launch_fds(const struct launch *l, size_t *ret_n)
 
 /* --- TPM, vsock ------------------------------------------------------------------------------------------- */
 
-static int start_tpm(struct launch *l, struct err *e)
+int launch_start_tpm(struct launch *l, struct err *e)
 {
 	const struct cpuset *cpus = l->plan.foreign_host ? NULL : &l->plan.emulator;
 	struct claim_helper *h;
@@ -103,7 +108,7 @@ static int start_tpm(struct launch *l, struct err *e)
 
 	if (!l->plan.tpm.state_dir)
 		return 0;
-	r = tpm_prepare(&l->plan.tpm, cpus, geteuid() == 0 && getpwnam(TPM_USER) ? TPM_USER : NULL, l->plan.on_launcher_death == DEATH_STOP, &l->tpm, e);
+	r = tpm_prepare(&l->plan.tpm, cpus, l->user.set ? &l->identity : NULL, l->plan.on_launcher_death == DEATH_STOP, &l->tpm, e);
 	if (r < 0)
 		return r;
 	h = PUSH_ZEROED(l->claim.helpers, l->claim.n_helpers);
@@ -120,6 +125,14 @@ static int load_vsock(struct launch *l, struct err *e)
 	return l->plan.vsock && access("/dev/vhost-vsock", F_OK) < 0 ? module_load("vhost_vsock", e) : 0;
 }
 
+int launch_stop_tpm(struct launch *l, int exit_code, struct err *e)
+{
+	(void)exit_code;
+	tpm_stop(&l->tpm);
+	/* One that another launcher has started is no child of ours. */
+	return l->adopted ? claim_stop_helpers(&l->claim, e) : 0;
+}
+
 int launch_prepare(struct launch *l, struct err *e)
 {
 	int r = copy_vars(l, e);
@@ -128,22 +141,16 @@ int launch_prepare(struct launch *l, struct err *e)
 		r = open_taps(l, e);
 	if (r == 0 && l->plan.seed.image)
 		r = seed_make(&l->plan.seed, e);
+	if (r == 0 && l->plan.check.image)
+		r = seed_make(&l->plan.check, e);
 	if (r == 0)
 		r = load_vsock(l, e);
-	return r == 0 ? start_tpm(l, e) : r;
+	return r == 0 && l->plan.tpm.state_dir ? tpm_make_state(l->plan.tpm.state_dir, e) : r;
 }
 
 int launch_unprepare(struct launch *l, int exit_code, struct err *e)
 {
 	(void)exit_code;
 	launch_close_fds(l);
-	tpm_stop(&l->tpm);
-	/* One that another launcher has started is no child of ours. */
-	if (l->adopted) {
-		int r = claim_stop_helpers(&l->claim, e);
-
-		if (r < 0)
-			return r;
-	}
-	return l->plan.seed.image || l->adopted ? seed_remove(l->plan.rundir, e) : 0;
+	return l->plan.seed.image || l->plan.check.image || l->adopted ? seed_remove(l->plan.rundir, e) : 0;
 }

@@ -172,7 +172,7 @@ int record_read(const char *vm, struct record *ret, struct err *e)
 	struct record rec = { .vm = xstrdup(vm) };
 	struct json_object *o;
 	const char *wrong;
-	int r = read_text_file(path, RECORD_MAX, &text);
+	int r = read_own_file(path, RECORD_MAX, &text);
 
 	if (r < 0) {
 		record_clear(&rec);

@@ -20,11 +20,13 @@
 #include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
+#include "gpuvm/slim.h"
 
 #define QMP_TIMEOUT_MS	    1000 /* the loop stands still meanwhile; one that answers later was told all the same */
 #define QUIT_TIMEOUT_MS	    10000
 #define KILL_TIMEOUT_MS	    30000
 #define NEVER		    UINT64_MAX
+#define LOGS_MS		    1000
 #define PER_DEVICE_MS	    2000 /* the kernel's release of a passed device is slow; libvirt gives the same */
 
 /* Of a change of state in the journal: `journalctl MESSAGE_ID=...`; gpuvm-launch(1). */
@@ -37,6 +39,8 @@ struct supervisor {
 	uint64_t look_at;     /* the next look for late threads, number `look` */
 	uint64_t watchdog_at; /* systemd is told that we live, every watchdog_ms */
 	uint64_t watchdog_ms;
+	uint64_t logs_at;     /* their size is looked at: a second after one was written to */
+	int logs_fd;
 	unsigned int look;
 	char pause_reason[512];
 	char told[512]; /* the last thing that was */
@@ -195,6 +199,7 @@ static void on_look(struct supervisor *s)
 	uint64_t pause = life_look_pause_ms(++s->look);
 
 	settle(s->l, "late threads");
+	slim_down();
 	s->look_at = pause ? now_ms() + pause : NEVER;
 }
 
@@ -369,6 +374,18 @@ static void on_watchdog(struct supervisor *s)
 	sd_notify(0, "WATCHDOG=1");
 }
 
+/* A VM is not ended because its logs cannot be watched. */
+static void watch_logs(struct supervisor *s)
+{
+	struct err e = { 0 };
+
+	s->logs_fd = logs_watch(s->l->plan.rundir, &e);
+	if (s->logs_fd < 0)
+		log_warning("%s: %s", s->l->plan.vm, e.msg);
+	/* The life may have begun with another launcher. */
+	s->logs_at = s->logs_fd < 0 ? NEVER : now_ms();
+}
+
 static void stop_watchdog(struct supervisor *s)
 {
 	if (s->watchdog_ms)
@@ -378,7 +395,7 @@ static void stop_watchdog(struct supervisor *s)
 /* For poll(): until the first of what is due. */
 static int next_due(const struct supervisor *s)
 {
-	uint64_t at = MIN(s->rung_at, MIN(s->look_at, s->watchdog_at)), now = now_ms();
+	uint64_t at = MIN(s->rung_at, MIN(s->look_at, MIN(s->watchdog_at, s->logs_at))), now = now_ms();
 
 	if (at == NEVER)
 		return -1;
@@ -397,6 +414,10 @@ static void do_what_is_due(struct supervisor *s)
 		on_watchdog(s);
 	if (s->look_at <= now)
 		on_look(s);
+	if (s->logs_at <= now) {
+		s->logs_at = NEVER;
+		logs_trim(s->l, s->logs_fd);
+	}
 }
 
 static void on_exit_of_qemu(struct supervisor *s)
@@ -432,8 +453,9 @@ static int judge_end(struct supervisor *s)
 		if (l->killed_by_us && *s->lost)
 			snprintf(l->reason, sizeof(l->reason), "QEMU could not be told anything any more (%s) and did not end: it was killed", s->lost);
 		else
-			snprintf(l->reason, sizeof(l->reason), "QEMU ended without being asked: %s",
-				 l->adopted ? "how is not known, as another launcher had started it" : spawn_status_text(l->wait_status, text));
+			snprintf(l->reason, sizeof(l->reason), "QEMU ended without being asked: %s%s",
+				 l->adopted ? "how is not known, as another launcher had started it" : spawn_status_text(l->wait_status, text),
+				 launch_oom_text(l, l->wait_status));
 	}
 	tail = launch_log_tail(l, 5);
 	log_error("%s: %s%s%s", l->plan.vm, l->reason, *tail ? "; the last lines of qemu.log:\n" : "", tail);
@@ -449,10 +471,12 @@ int launch_supervise(struct launch *l)
 	catch_up(&s);
 	drain_events(&s); /* those that came between replies while starting */
 	start_looks(&s);
+	watch_logs(&s);
 	while (l->state != LIFE_ENDED) {
 		struct pollfd fds[] = { { .fd = l->child.pidfd, .events = POLLIN },
 					{ .fd = l->qmp.fd, .events = POLLIN },
-					{ .fd = l->signal_fd, .events = POLLIN } };
+					{ .fd = l->signal_fd, .events = POLLIN },
+					{ .fd = s.logs_at == NEVER ? s.logs_fd : -1, .events = POLLIN } };
 
 		if (poll(fds, ARRAY_SIZE(fds), next_due(&s)) < 0) {
 			if (errno == EINTR)
@@ -464,6 +488,8 @@ int launch_supervise(struct launch *l)
 			on_socket(&s);
 		if (fds[2].revents)
 			on_signal(&s);
+		if (fds[3].revents)
+			s.logs_at = now_ms() + LOGS_MS;
 		if (fds[0].revents)
 			on_exit_of_qemu(&s);
 		else
@@ -472,6 +498,8 @@ int launch_supervise(struct launch *l)
 		drain_events(&s);
 	}
 	stop_watchdog(&s);
+	if (s.logs_fd >= 0)
+		close(s.logs_fd);
 	code = judge_end(&s);
 	/* A unit that has said so cannot say READY=1 again. */
 	if (!launch_restarts(l, code))

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gpuvm/acs.h"
 #include "gpuvm/affinity.h"
 #include "gpuvm/irq.h"
 #include "gpuvm/verify.h"
@@ -115,7 +116,8 @@ static int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, struct
 	size_t n = 0;
 	int r = affinity_threads(pid, &t, &n, e);
 
-	if (r == 0)
+	/* It looks through all processes, thousands on a large machine. */
+	if (r == 0 && plan_has_vhost(p))
 		r = affinity_add_vhost(pid, &t, &n, e);
 	if (r == 0)
 		r = verify_vcpus(p, q, t, n, &seen, rep, e);
@@ -239,6 +241,33 @@ static int verify_interrupts(const struct plan *p, const struct sysfs *s, struct
 	return r;
 }
 
+void verify_acs(const struct plan *p, const struct sysfs *s, struct verify_report *rep)
+{
+	for (size_t i = 0; i < p->n_acs; i++) {
+		char bdf[PCI_ADDR_STR];
+		uint16_t now = 0;
+		struct err e;
+		bool read = acs_get(s, &p->acs[i].addr, p->acs[i].offset, &now, &e) == 0;
+
+		row_add(rep, read && now == p->acs[i].to, xasprintf("ACSCtl of %s", pci_addr_format(&p->acs[i].addr, bdf)),
+			xasprintf("0x%04x", p->acs[i].to), read ? xasprintf("0x%04x", now) : xstrdup(e.msg));
+	}
+}
+
+void verify_ats(const struct plan *p, const struct sysfs *s, struct verify_report *rep)
+{
+	for (size_t i = 0; p->n_acs && i < p->n_devices; i++) {
+		const struct plan_device *d = &p->devices[i];
+		bool offered = false, on = false;
+		struct err e;
+		int r = d->role == ROLE_NIC ? acs_get_ats(s, &d->addr, &offered, &on, &e) : 0;
+
+		/* One that does not offer it was a warning of the plan. */
+		if (r < 0 || offered)
+			row_add(rep, on, xasprintf("ATSCtl of %s", d->id), xstrdup("Enable+"), r < 0 ? xstrdup(e.msg) : xstrdup(on ? "Enable+" : "Enable-"));
+	}
+}
+
 int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e)
 {
 	for (size_t i = 0; i < p->n_devices && !p->fake_devices; i++) {
@@ -252,6 +281,8 @@ int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_re
 		row_add(rep, driver && strncmp(driver, "vfio", 4) == 0 && group && strcmp(group, want_group) == 0, xasprintf("%s %s", d->id, bdf),
 			xasprintf("vfio-pci, group %d", d->iommu_group), xasprintf("%s, group %s", driver ? driver : "no driver", group ? group : "none"));
 	}
+	verify_acs(p, s, rep);
+	verify_ats(p, s, rep);
 	return p->fake_devices ? 0 : verify_interrupts(p, s, rep, e);
 }
 

@@ -310,17 +310,26 @@ static void wait_if_held(const struct fake_kernel *k, const char *path, const ch
 	sem_post(&k->sh->release); /* wake the next one */
 }
 
-static int fake_write(void *ctx, const char *path, const char *value)
+/* Its number. */
+static unsigned int count_write(const struct fake_kernel *k, const char *path, const char *value)
 {
-	const struct fake_kernel *k = ctx;
 	struct fake_shared *sh = k->sh;
 	unsigned int nr = atomic_fetch_add(&sh->writes, 1) + 1;
-	int r;
 
 	if (nr <= FAKE_TRACE_MAX) {
 		snprintf(sh->trace[nr - 1].path, sizeof(sh->trace[0].path), "%s", path + strlen(k->root));
 		snprintf(sh->trace[nr - 1].value, sizeof(sh->trace[0].value), "%s", value);
 	}
+	return nr;
+}
+
+static int fake_write(void *ctx, const char *path, const char *value)
+{
+	const struct fake_kernel *k = ctx;
+	struct fake_shared *sh = k->sh;
+	unsigned int nr = count_write(k, path, value);
+	int r;
+
 	if (nr == sh->fail_at && !sh->fail_late)
 		return -sh->fail_errno;
 	if (!*value)
@@ -333,6 +342,21 @@ static int fake_write(void *ctx, const char *path, const char *value)
 		rescan(k);
 	sem_post(&sh->lock);
 	return nr == sh->fail_at ? -sh->fail_errno : r;
+}
+
+static int fake_write_word(void *ctx, const char *path, unsigned int offset, uint16_t value)
+{
+	const struct fake_kernel *k = ctx;
+	char text[8];
+	unsigned int nr;
+	int r;
+
+	snprintf(text, sizeof(text), "0x%04x", value);
+	nr = count_write(k, path, text);
+	if (nr == k->sh->fail_at && !k->sh->fail_late)
+		return -k->sh->fail_errno;
+	r = sysfs_write_word(NULL, path, offset, value);
+	return nr == k->sh->fail_at ? -k->sh->fail_errno : r;
 }
 
 int fake_kernel_set_reset(const struct fake_kernel *k, const char *bdf, const char *method)
@@ -372,15 +396,16 @@ static int make_group(const struct fake_kernel *k, const char *dir, const struct
 	return r < 0 ? r : link_sys(k, from, dir);
 }
 
-/* The ids and the class, where probe and reset look for them. */
+/* The ids and the class, where probe and reset look for them, and of a bridge ACS. */
 static int make_config(const struct fake_kernel *k, const char *dir, const struct fake_device *d)
 {
-	const unsigned char c[64] = { (unsigned char)d->vendor, (unsigned char)(d->vendor >> 8), (unsigned char)d->device,
+	const unsigned char c[0x108] = { (unsigned char)d->vendor, (unsigned char)(d->vendor >> 8), (unsigned char)d->device,
 				      (unsigned char)(d->device >> 8), [8] = 1, [9] = (unsigned char)d->class_code,
-				      [10] = (unsigned char)(d->class_code >> 8), [11] = (unsigned char)(d->class_code >> 16) };
+				      [10] = (unsigned char)(d->class_code >> 8), [11] = (unsigned char)(d->class_code >> 16),
+				      [0x100] = 0x0d, [0x102] = 1, [0x104] = 0x5f, [FAKE_ACS_OFFSET] = FAKE_ACS };
 	AUTO_FREE char *path = xasprintf("%s/sys/%s/config", k->root, dir);
 
-	return write_file_atomic(path, (const char *)c, sizeof(c), 0600);
+	return write_file_atomic(path, (const char *)c, d->class_code >> 8 == 0x0604 ? sizeof(c) : 64, 0600);
 }
 
 static int make_device(const struct fake_kernel *k, const struct fake_device *d)
@@ -467,7 +492,7 @@ int fake_kernel_attach(struct fake_kernel *k, const char *root)
 	}
 	sem_init(&k->sh->release, 1, 0);
 	sem_init(&k->sh->lock, 1, 1);
-	k->sys = (struct sysfs){ .root = k->root, .write = fake_write, .ctx = k, .serial = true };
+	k->sys = (struct sysfs){ .root = k->root, .write = fake_write, .write_word = fake_write_word, .ctx = k, .serial = true };
 	learn_ids(k);
 	return 0;
 }

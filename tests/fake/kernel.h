@@ -10,6 +10,7 @@
  *   drivers_probe                 an override wins over the id tables, and matches only the driver of that name;
  *                                 no match, or a driver that refuses, is no error (older kernels: probe_miss_fails)
  *   devices/BDF/reset             "1" resets; config, where the ids are read back, may be all ones after it
+ *   devices/BDF/config            a word is written as such
  *   dev/vfio/GROUP                is there while a member of the group is on a vfio driver
  *
  * A device's usual driver is the one that it was bound to when the model was attached to the tree.  Any other file is
@@ -66,6 +67,8 @@ struct fake_device {
 	int group; /* -1: none */
 	const char *driver; /* NULL: none */
 };
+#define FAKE_ACS_OFFSET 0x106 /* ACSCtl of bridges */
+#define FAKE_ACS	0x1d
 
 /* Make a tree with these devices in a temporary folder, with drivers vfio-pci and pci-stub besides theirs. 0 or -Exxx. */
 int fake_kernel_make(struct fake_kernel *k, const struct fake_device *devs, size_t n);

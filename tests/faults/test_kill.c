@@ -4,6 +4,7 @@
  * With a real QEMU: the launcher is killed before every system call of its life that changes anything. Whatever the moment: the same command starts
  * the VM or takes it over, and when that one ends nothing is left.  Then QEMU is killed at the same moments: the launcher ends, and leaves nothing.
  * Then no process is killed, but each of these calls fails once, with each of a few errors; and then the launcher is asked to stop, or to go on, at each.
+ * And `gpuvm recover` is killed before each of its own.
  * With the model kernel: who binds, who gives back and who recovers are killed before and behind every write to a device. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +15,9 @@
 #include <sys/user.h>
 #include <unistd.h>
 
+#include "gpuvm/acs.h"
 #include "gpuvm/affinity.h"
-#include "gpuvm/claim.h"
+#include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "tests/fake/mkhost.h"
 #include "tests/faults/deadly.h"
@@ -40,8 +42,8 @@ static const int reads_only[] = {
 /* To be killed before one of these is no other moment; that it fails is another matter. */
 static const int make_fds[] = { SYS_pipe2, SYS_socket, SYS_socketpair, SYS_dup, SYS_dup2, SYS_timerfd_create, SYS_signalfd4, SYS_pidfd_open };
 
-/* ASKED: nobody is killed, but the launcher gets a signal that it may have an answer to. */
-enum victim { LAUNCHER, QEMU, CALL, ASKED };
+/* ASKED: nobody is killed, but the launcher gets a signal that it may have an answer to. RECOVER: not a launcher. */
+enum victim { LAUNCHER, QEMU, CALL, ASKED, RECOVER };
 
 static bool is_one_of(unsigned long nr, const int *v, size_t n)
 {
@@ -62,9 +64,10 @@ static bool counts(const struct __ptrace_syscall_info *info, enum victim victim)
 	return !is_one_of(nr, reads_only, ARRAY_SIZE(reads_only)) && (victim == CALL || !is_one_of(nr, make_fds, ARRAY_SIZE(make_fds)));
 }
 
-static pid_t start_traced(const struct place *p)
+static pid_t start_traced(const struct place *p, enum victim victim)
 {
-	AUTO_FREE char *program = xasprintf("%s/gpuvm-launch", build_dir()), *ini = xasprintf("%s/vm.ini", p->root), *out = xasprintf("%s/out.ini", p->root);
+	AUTO_FREE char *program = xasprintf("%s/%s", build_dir(), victim == RECOVER ? "gpuvm" : "gpuvm-launch");
+	AUTO_FREE char *arg = victim == RECOVER ? xstrdup("recover") : xasprintf("%s/vm.ini", p->root), *out = xasprintf("%s/out.ini", p->root);
 	pid_t pid = fork();
 
 	cr_assert(pid >= 0);
@@ -73,7 +76,7 @@ static pid_t start_traced(const struct place *p)
 
 		if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 || ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 			_exit(127);
-		execl(program, program, ini, NULL);
+		execl(program, program, arg, NULL);
 		_exit(127);
 	}
 	return pid;
@@ -133,8 +136,8 @@ static void check_end(int status, int calls, enum victim victim, pid_t qemu, int
  * without such a moment. */
 static bool hit_after(const struct place *p, int calls, enum victim victim, int number)
 {
-	pid_t pid = start_traced(p), qemu = 0;
-	bool asked = false;
+	pid_t pid = start_traced(p, victim), qemu = 0;
+	bool asked = victim == RECOVER;
 	int status, seen = 0, sig = 0;
 
 	cr_assert(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
@@ -169,7 +172,7 @@ static bool hit_after(const struct place *p, int calls, enum victim victim, int 
 		}
 		if (!counts(&info, victim) || seen++ != calls)
 			continue;
-		if (victim == LAUNCHER)
+		if (victim == LAUNCHER || victim == RECOVER)
 			break;
 		if (victim == CALL) {
 			fail_call(pid, number);
@@ -188,7 +191,7 @@ static bool hit_after(const struct place *p, int calls, enum victim victim, int 
 	return true;
 }
 
-#define LEFT "ls -A $R/demo | grep -vxE 'command|events.jsonl|last.json|launch.log|plan.json|qemu.log|serial.log|busy|seed-user-data'"
+#define LEFT "ls -A $R/demo | grep -vxE 'command|events.jsonl|gpuvm-check.sh|last.json|launch.log|plan.json|qemu.log|serial.log|swtpm.log|busy|seed-user-data'"
 
 static void make_definition(struct place *p)
 {
@@ -213,6 +216,35 @@ static void kill_matrix(enum victim victim, int share)
 	cr_log_info("%d moments", n / (SHARES * STRIDE));
 	cr_expect(n > 100, "the launcher makes only %d calls that change something?", n);
 	sh(&p, "rm -rf $R/demo $R/*.ini");
+	place_end(&p);
+}
+
+/* Of a VM with a TPM whose launcher and QEMU were killed. The next one finishes what the one that was killed has begun; the hook that the launcher owes
+ * comes to its end, and once more only if it was that which was cut short. */
+Test(kill, recover, .timeout = 600)
+{
+	struct place p = place_new();
+	int n = 0, twice = 0;
+
+	make_definition(&p);
+	EXPECT_SH(&p, 0, "printf '#!/bin/sh\\necho x >>%s/hook.ini\\n' $R >$R/stop.ini; chmod +x $R/stop.ini; printf '[guest]\\ntpm = on\\n[hooks]\\npost-stop = %s/stop.ini\\n' $R >>$R/vm.ini");
+	EXPECT_SH(&p, 0, "$L -d $R/vm.ini && kill -9 $(jq '.launcher_pid, .qemu_pid' $R/demo/claim.json); "
+			 "until $G status demo --json | jq -e '.state == \"failed\"'; do :; done; mkdir $R/keep; cp -a $R/demo $R/keep");
+	for (;; n += STRIDE) {
+		bool more;
+
+		EXPECT_SH(&p, 0, "rm -rf $R/demo $R/hook.ini && cp -a $R/keep/demo $R");
+		more = hit_after(&p, n, RECOVER, 0);
+		cr_expect(sh(&p, "$G recover && ! " LEFT) == 0, "killed before call %d: something is left:\n%s", n, p.out);
+		EXPECT_SH(&p, 0, "wc -l <$R/hook.ini");
+		cr_expect(atoi(p.out) == 1 || atoi(p.out) == 2, "killed before call %d: the hook was run %d times", n, atoi(p.out));
+		twice += atoi(p.out) == 2;
+		if (!more)
+			break;
+	}
+	cr_log_info("%d moments, at %d the hook was run again", n / STRIDE, twice);
+	cr_expect(n > 20 && twice < n / STRIDE / 2, "%d calls, %d times twice", n, twice);
+	sh(&p, "rm -rf $R/demo $R/keep $R/tpm $R/*.ini");
 	place_end(&p);
 }
 
@@ -293,6 +325,27 @@ static const struct fake_device machine[] = {
 	{ .bdf = "0000:18:00.0", .vendor = 0x15b3, .device = 0x1021, .class_code = 0x020700, .group = 2, .driver = "mlx5_core" },
 	{ .bdf = "0000:19:00.0", .vendor = 0x144d, .device = 0xa824, .class_code = 0x010802, .group = 3, .driver = NULL },
 };
+static const struct fake_device port = { .bdf = "0000:15:01.0", .vendor = 0x8086, .device = 0x352a, .class_code = 0x060400, .group = 4 };
+
+/* The device tables of the tests: the machine and its port. */
+static int make_machine(struct fake_kernel *k)
+{
+	struct fake_device v[ARRAY_SIZE(machine) + 1];
+
+	memcpy(v, machine, sizeof(machine));
+	v[ARRAY_SIZE(machine)] = port;
+	return fake_kernel_make(k, v, ARRAY_SIZE(v));
+}
+
+static uint16_t acs_of_port(struct fake_kernel *k)
+{
+	struct pci_addr a;
+	struct err e = { 0 };
+	uint16_t now = 0;
+
+	cr_assert(parse_pci_addr(port.bdf, &a) == 0 && acs_get(&k->sys, &a, FAKE_ACS_OFFSET, &now, &e) == 0, "%s", e.msg);
+	return now;
+}
 
 /* A launcher's way up and down: claim, bind, give back, release. */
 static void bind_and_give_back(struct sysfs *s)
@@ -313,9 +366,12 @@ static void bind_and_give_back(struct sysfs *s)
 		d->to = xstrdup("vfio-pci");
 		d->id = xstrdup("x");
 	}
+	*PUSH_ZEROED(c.registers, c.n_registers) = (struct claim_register){ .offset = FAKE_ACS_OFFSET, .from = FAKE_ACS, .to = 0x5d };
+	parse_pci_addr(port.bdf, &c.registers[0].addr);
 	ops = claim_bind_ops(&c);
 	c.bound = true;
-	if (claim_write(&c, &e) < 0 || bind_devices(s, ops, c.n_devices, &e) < 0 || bind_restore(s, ops, c.n_devices, &e) < 0 || claim_release(&c, 0, &e) < 0)
+	if (claim_write(&c, &e) < 0 || bind_devices(s, ops, c.n_devices, &e) < 0 || acs_set(s, &c.registers[0].addr, FAKE_ACS_OFFSET, 0x5d, &e) < 0 ||
+	    acs_restore(s, &c, &e) < 0 || claim_write(&c, &e) < 0 || bind_restore(s, ops, c.n_devices, &e) < 0 || claim_release(&c, 0, &e) < 0)
 		_exit(1);
 }
 
@@ -358,7 +414,7 @@ Test(kill, every_write_to_a_device, .timeout = 300)
 	cr_assert(setenv("GPUVM_RUNDIR", dir, 1) == 0);
 	claim = xasprintf("%s/a", dir);
 	cr_assert(mkdir(claim, 0700) == 0);
-	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	cr_assert(make_machine(&k) == 0);
 	before = fake_kernel_snapshot(&k);
 	for (int late = 0; late < 2; late++) {
 		int at = 1;
@@ -371,6 +427,7 @@ Test(kill, every_write_to_a_device, .timeout = 300)
 
 			cr_assert(access(file, F_OK) < 0);
 			cr_assert_str_eq(now, before, "killed %s write %d", late ? "behind" : "before", at);
+			cr_assert(acs_of_port(&k) == FAKE_ACS, "killed %s write %d", late ? "behind" : "before", at);
 			moments++;
 		}
 		cr_assert(at > 12, "only %d writes?", at);
@@ -415,7 +472,7 @@ Test(kill, every_write_to_a_device_fails, .timeout = 300)
 	claim = xasprintf("%s/a", dir);
 	file = xasprintf("%s/claim.json", claim);
 	cr_assert(mkdir(claim, 0700) == 0);
-	cr_assert(fake_kernel_make(&k, machine, ARRAY_SIZE(machine)) == 0);
+	cr_assert(make_machine(&k) == 0);
 	before = fake_kernel_snapshot(&k);
 	for (size_t i = 0; i < ARRAY_SIZE(of_devices); i++) {
 		for (unsigned int at = 1; run_failing(&k, bind_and_give_back, at, of_devices[i]); at++) {
@@ -428,6 +485,7 @@ Test(kill, every_write_to_a_device_fails, .timeout = 300)
 			now = fake_kernel_snapshot(&k);
 			cr_assert(access(file, F_OK) < 0, "%s of write %u: the claim is still there", strerrorname_np(of_devices[i]), at);
 			cr_assert_str_eq(now, before, "%s of write %u", strerrorname_np(of_devices[i]), at);
+			cr_assert(acs_of_port(&k) == FAKE_ACS, "%s of write %u", strerrorname_np(of_devices[i]), at);
 			failures++;
 		}
 	}

@@ -7,6 +7,7 @@
 
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "gpuvm/cleanup.h"
@@ -29,6 +30,8 @@ static inline struct place place_new(void)
 	struct place p = { .root = "/tmp/gpuvm-test-XXXXXX" };
 
 	cr_assert(mkdtemp(p.root));
+	/* As /run/gpuvm: QEMU's user goes through it. */
+	cr_assert(chmod(p.root, 0755) == 0);
 	setenv("R", p.root, 1);
 	setenv("GPUVM_RUNDIR", p.root, 1);
 	setenv("GPUVM_STATEDIR", p.root, 1);

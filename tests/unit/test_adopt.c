@@ -97,6 +97,17 @@ Test(adopt, stop_is_a_stop, .timeout = 90)
 	place_end(&p);
 }
 
+/* The launcher is killed when it has been told, and before it could do anything. */
+Test(adopt, a_stop_outlives_the_launcher, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "cp conf/demo.ini $R/vm.ini; $L -d " VM_INI " && " QEMU_TO_FILE "; l=" LAUNCHER "; kill -STOP $l; $G stop demo & s=$!; "
+			 "until grep -q '^ShdPnd:.*[4-7c-f]...$' /proc/$l/status; do :; done; kill -9 $l; wait $s && " GONE);
+	EXPECT_SH(&p, 0, STATUS " | jq -e '.state == \"stopped\" and .exit_code == 0'");
+	place_end(&p);
+}
+
 Test(adopt, another_definition_of_that_name_is_refused, .timeout = 90)
 {
 	struct place p = orphaned("");

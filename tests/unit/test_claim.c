@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "gpuvm/affinity.h"
 #include "gpuvm/claim.h"
@@ -80,11 +81,14 @@ static void make_whole_claim(struct claim *c, const char *vm)
 	c->fabric = FABRIC_SHARED;
 	c->partition = 3;
 	c->partition_active = true;
+	c->fabric_manager = xstrdup("/usr/bin/fmpm 10.0.0.2");
 	*PUSH_ZEROED(c->registers, c->n_registers) =
 		(struct claim_register){ .addr = { 0xffff, 0xff, 0x1f, 7 }, .offset = 4094, .from = 0xffff, .to = 0x5d };
 	*PUSH_ZEROED(c->owned, c->n_owned) =
 		(struct claim_owned){ .path = xstrdup("/dev/vfio/12"), .uid = UINT32_MAX, .gid = 7, .mode = 0600 };
 	c->cgroup = xstrdup("gpuvm.slice/a");
+	c->hooked = true;
+	c->vsock = 4000000001;
 	c->uid = 4000000000;
 	c->gid = 12;
 }
@@ -115,7 +119,9 @@ static bool claims_equal(const struct claim *a, const struct claim *b)
 	for (size_t i = 0; eq && i < a->taps.n; i++)
 		eq = same(a->taps.v[i], b->taps.v[i]);
 	eq = eq && a->fabric == b->fabric && a->partition == b->partition && a->partition_active == b->partition_active &&
-	     a->n_registers == b->n_registers && a->n_owned == b->n_owned && same(a->cgroup, b->cgroup) && a->uid == b->uid && a->gid == b->gid;
+	     same(a->fabric_manager, b->fabric_manager) &&
+	     a->n_registers == b->n_registers && a->n_owned == b->n_owned && same(a->cgroup, b->cgroup) && a->uid == b->uid && a->gid == b->gid &&
+	     a->hooked == b->hooked && a->vsock == b->vsock;
 	for (size_t i = 0; eq && i < a->n_registers; i++)
 		eq = pci_addr_cmp(&a->registers[i].addr, &b->registers[i].addr) == 0 && a->registers[i].offset == b->registers[i].offset &&
 		     a->registers[i].from == b->registers[i].from && a->registers[i].to == b->registers[i].to;
@@ -245,7 +251,7 @@ Test(claim, every_key_is_needed)
 Test(claim, schema_1_is_read)
 {
 	AUTO_FREE char *dir = rundir(), *text = NULL;
-	static const char *const later[] = { "partition_active", "registers", "owned", "cgroup", "user", "group" };
+	static const char *const later[] = { "partition_active", "fabric_manager", "registers", "owned", "cgroup", "user", "group", "hooked", "vsock" };
 	struct json_object *o;
 	struct claim c, back = { 0 };
 	struct err e = { 0 };
@@ -260,6 +266,11 @@ Test(claim, schema_1_is_read)
 	put(c.rundir, json_object_to_json_string(o), strlen(json_object_to_json_string(o)));
 	cr_assert(claim_read(c.rundir, &back, &e) == 0, "%s", e.msg);
 	cr_assert(claims_equal(&c, &back));
+	claim_clear(&back);
+	/* QEMU was started: then the pre-bind hook was run before. */
+	json_object_object_add(o, "qemu_pid", json_object_new_int(4194304));
+	put(c.rundir, json_object_to_json_string(o), strlen(json_object_to_json_string(o)));
+	cr_assert(claim_read(c.rundir, &back, &e) == 0 && back.hooked && back.qemu_pid == 4194304, "%s", e.msg);
 	claim_clear(&back);
 	json_object_object_add(o, "schema", json_object_new_int(CLAIM_SCHEMA + 1));
 	put(c.rundir, json_object_to_json_string(o), strlen(json_object_to_json_string(o)));
@@ -519,6 +530,14 @@ Test(claim, one_that_cannot_be_undone_holds_its_devices)
 	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0 && use.n_devices == 1);
 	cr_assert(atomic_load(&k.sh->writes) == writes);
 	host_use_clear(&use);
+	/* A clock that is set back by a year does not make that a year. */
+	back.recover_failed = time(NULL) + 365 * 24 * 3600;
+	write_ok(&back);
+	claim_clear(&back);
+	cr_assert(claim_collect_use(&k.sys, NULL, &use, &e) == 0 && use.n_devices == 1);
+	cr_assert(atomic_load(&k.sh->writes) > writes);
+	host_use_clear(&use);
+	cr_assert(claim_read(c.rundir, &back, &e) == 0 && back.recover_failed <= time(NULL), "%s", e.msg);
 	/* but then */
 	back.recover_failed -= RECOVER_RETRY_S;
 	write_ok(&back);

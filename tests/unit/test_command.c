@@ -24,7 +24,7 @@ struct place {
 
 static void make_folder(const char *path)
 {
-	cr_assert(mkdir(path, 0700) == 0, "%s: %s", path, strerror(errno));
+	cr_assert(mkdir(path, 0755) == 0, "%s: %s", path, strerror(errno));
 }
 
 static void place_start(struct place *p)
@@ -34,6 +34,7 @@ static void place_start(struct place *p)
 
 	*p = (struct place){ .root = "/tmp/gpuvm-command-XXXXXX" };
 	cr_assert(mkdtemp(p->root));
+	cr_assert(chmod(p->root, 0755) == 0); /* as /run: QEMU's user goes through it */
 	p->dir = xasprintf("%s/a b,c'd\"e$f", p->root);
 	make_folder(p->dir);
 	p->rundir = xasprintf("%s/r u,,n/nasty", p->dir);

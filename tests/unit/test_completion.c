@@ -77,7 +77,7 @@ static const struct {
 	{ "gpuvm plan --set = vm.n", "vm.name=" },
 	{ "gpuvm plan --sysroot $R/dir/", "$R/dir/a.ini $R/dir/b.tar $R/dir/sub" },
 	{ "gpuvm capture $R/dir/b", "$R/dir/b.tar" },
-	{ "gpuvm-launch --f", "--fake-devices --format" },
+	{ "gpuvm-launch --f", "--fake-devices --force-insecure --format" },
 	{ "gpuvm-launch --format ''", "json lines shell" },
 	{ "gpuvm-launch --format = l", "lines" },
 	{ "gpuvm-launch --qemu = $R/dir/b", "$R/dir/b.tar" },

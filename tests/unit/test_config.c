@@ -156,10 +156,11 @@ static const struct {
 	{ NAMED "[place]\ngpu_index = 0\n",
 	  "t.ini:4 unknown-key: [place] unknown key 'gpu_index' [did you mean 'gpu-index'?]\n" },
 	{ NAMED "[place]\nswitches = auto\n", "t.ini:4 unknown-key: [place] unknown key 'switches' []\n" },
-	{ NAMED "[pcie]\nacs = keep\n", "t.ini:4 unknown-key: [pcie] unknown key 'acs' []\n" },
+	{ NAMED "[pcie]\nacs = on\n",
+	  "t.ini:4 bad-value: [pcie] acs: 'on' is not one of keep or direct-translated [expected keep or direct-translated]\n" },
 	{ NAMED "[lifecycle]\non-crash = dump\n",
 	  "t.ini:4 bad-value: [lifecycle] on-crash: 'dump' is not one of stop or restart [expected stop or restart]\n" },
-	{ NAMED "[security]\nuser = q\n", "t.ini:4 unknown-key: [security] unknown key 'user' []\n" },
+	{ NAMED "[security]\ngroup = q\n", "t.ini:4 unknown-key: [security] unknown key 'group' []\n" },
 	{ NAMED "[net a]\nhelper = /x\n", "t.ini:4 unknown-key: [net a] unknown key 'helper' []\n" },
 	{ NAMED "[guest]\nballoon = on\n", "t.ini:4 unknown-key: [guest] unknown key 'balloon' []\n" },
 	{ NAMED "[cloud-init]\nuser_data = /u\n",
@@ -429,7 +430,7 @@ Test(config, every_default)
 	cr_expect(vm.on_reboot == REBOOT_RESET && vm.on_launcher_death == DEATH_KEEP && vm.sandbox);
 	cr_expect(!vm.qemu_binary && !vm.qemu_args && vm.qemu_env.n == 0);
 	cr_expect(vm.pmu && !vm.invtsc && !vm.cpu_pm && !vm.mem_lock);
-	cr_expect(vm.guest_agent && vm.guest_rng && vm.guest_panic && !vm.guest_tpm && vm.vsock == 0);
+	cr_expect(vm.guest_agent && vm.guest_rng && vm.guest_panic && !vm.guest_tpm && vm.vsock == 0 && vm.check_disk == CHECK_AUTO);
 	cr_expect(!vm.cloud_init && !vm.user_data && !vm.meta_data && !vm.network_config);
 
 	cr_assert(vm.n_devices == 1 && vm.n_disks == 1 && vm.n_nets == 1);
@@ -456,7 +457,7 @@ Test(config, values_of_unnamed_sections)
 		 "[cpu]\nvcpus=4\nmodel=host,-x\nthreads=1\npin=7,5-6,0\nreserve=0\nemulator=1-2\n"
 		 "pmu=off\ninvtsc=on\ncpu-pm=on\n"
 		 "[memory]\nsize=1.5T\nhugepages=2M\nprealloc=off\nreserve=0\nmem-lock=on\n"
-		 "[guest]\nagent=off\nrng=off\npanic=off\ntpm=on\nvsock=2147483647\n"
+		 "[guest]\nagent=off\nrng=off\npanic=off\ntpm=on\nvsock=2147483647\ncheck-disk=on\n"
 		 "[cloud-init]\nuser-data=/u, v\nmeta-data=/m\nnetwork-config=/n\n"
 		 "[pcie]\ntopology=flat\nmmio64=4 TiB\n"
 		 "[console]\nserial=stdio\n"
@@ -483,7 +484,7 @@ Test(config, values_of_unnamed_sections)
 	cr_expect(vm.serial == SERIAL_STDIO && vm.stop_timeout_ms == 0 && vm.ready_timeout_ms == 1500 && vm.busy_timeout_ms == 0);
 	cr_expect(vm.on_reboot == REBOOT_STOP && vm.on_launcher_death == DEATH_STOP && !vm.sandbox);
 	cr_expect(!vm.pmu && vm.invtsc && vm.cpu_pm && vm.mem_lock);
-	cr_expect(!vm.guest_agent && !vm.guest_rng && !vm.guest_panic && vm.guest_tpm && vm.vsock == INT32_MAX);
+	cr_expect(!vm.guest_agent && !vm.guest_rng && !vm.guest_panic && vm.guest_tpm && vm.vsock == INT32_MAX && vm.check_disk == CHECK_ON);
 	cr_expect(vm.cloud_init);
 	cr_expect_str_eq(vm.user_data, "/u, v");
 	cr_expect_str_eq(vm.meta_data, "/m");

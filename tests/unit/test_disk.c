@@ -31,6 +31,7 @@ struct setting {
 	const char *version; /* NULL: "7.2" */
 	uint64_t without;    /* features that are taken from it */
 	bool no_io_uring, vsock, foreign, fake, no_tools;
+	const struct host_use *use;
 };
 
 static void result_clear(struct result *r)
@@ -49,6 +50,7 @@ static struct result plan_with(struct setting s, const char *text)
 	struct plan_request req = { .vm = &res.vm,
 				    .host = &res.host,
 				    .qemu = &q,
+				    .use = s.use,
 				    .rundir = "/run/gpuvm/x",
 				    .statedir = "/var/lib/gpuvm",
 				    .seed_tool = s.no_tools ? NULL : "/usr/bin/genisoimage",
@@ -487,8 +489,29 @@ Test(seed, lines_for_a_shell)
 	result_clear(&res);
 }
 
+Test(seed, disk_of_its_own_for_the_check)
+{
+	struct result res = plan_ok((struct setting){ 0 }, "[guest]\ncheck-disk = on\n");
+	AUTO_FREE char *lines = prepares(&res.p, "/check");
+
+	cr_expect_str_eq(lines,
+			 "rm -rf -- /run/gpuvm/x/check /run/gpuvm/x/check.iso && mkdir -m 700 -- /run/gpuvm/x/check\n"
+			 "install -m 644 -- /run/gpuvm/x/gpuvm-check.sh /run/gpuvm/x/check/gpuvm-check.sh || : >/run/gpuvm/x/check/gpuvm-check.sh\n"
+			 "(cd -- /run/gpuvm/x/check && umask 077 && /usr/bin/genisoimage -quiet -V gpuvm -R -J -o ../check.iso -graft-points "
+			 "gpuvm-check.sh=gpuvm-check.sh) && rm -rf -- /run/gpuvm/x/check\n");
+	cr_expect(says(option(&res.p, "-blockdev", "check", 0), "read-only=on,file.driver=file,file.filename=/run/gpuvm/x/check.iso"));
+	cr_expect(says(option(&res.p, "-device", "id=check0", 0), "virtio-blk-pci,id=check0,drive=check,bus=pcie.0,addr="));
+	cr_expect(plan_check_disk(&res.p) == &res.p.check && !res.p.seed.image);
+	result_clear(&res);
+	/* A VM of one node and without devices has nothing to be checked that a seed would be changed for. */
+	res = plan_ok((struct setting){ 0 }, "[cloud-init]\n");
+	cr_expect(plan_check_disk(&res.p) == NULL && res.p.seed.n_files == 2);
+	result_clear(&res);
+}
+
 Test(seed, without_a_program_that_makes_it)
 {
+	expect_refused((struct setting){ .no_tools = true }, "[guest]\ncheck-disk = on\n", "program-missing", PROBLEM_HOST, 4, "xorriso, genisoimage");
 	expect_refused((struct setting){ .no_tools = true }, "[cloud-init]\n", "program-missing", PROBLEM_HOST, 3,
 		       "xorriso, genisoimage");
 	/* another machine's VM with stand-ins runs here */
@@ -546,6 +569,26 @@ Test(guest, vsock)
 	expect_refused((struct setting){ .vsock = true, .without = 1u << QF_VHOST_VSOCK }, "[guest]\nvsock = 3\n", "qemu-lacks",
 		       PROBLEM_CONFIG, 4, "2.8");
 	expect_refused((struct setting){ .vsock = true }, "[guest]\nvsock = 2\n", "bad-value", PROBLEM_CONFIG, 4, "from 3");
+}
+
+/* Two VMs of one context ID: the second one is told by whom. */
+Test(guest, vsock_of_another_vm)
+{
+	struct used_vsock other = { .cid = 77, .vm = "other", .pid = 4711 };
+	struct host_use use = { .vsocks = &other, .n_vsocks = 1 };
+	struct setting s = { .vsock = true, .use = &use };
+	struct result res = plan_ok(s, "[guest]\nvsock = 78\n");
+
+	result_clear(&res);
+	expect_refused(s, "[guest]\nvsock = 77\n", "vsock-in-use", PROBLEM_BUSY, 4, "gpuvm stop other");
+	res = plan_with(s, "[guest]\nvsock = 77\n");
+	cr_expect_str_eq(res.ps.v[0].message, "[guest] vsock: the running VM 'other' (pid 4711) has context ID 77");
+	result_clear(&res);
+	/* A made one is as good as taken. */
+	res = plan_ok(s, "[guest]\nvsock = auto\n");
+	other.cid = res.p.vsock;
+	result_clear(&res);
+	expect_refused(s, "[guest]\nvsock = auto\n", "vsock-in-use", PROBLEM_BUSY, 4, "another ID");
 }
 
 Test(guest, tpm)

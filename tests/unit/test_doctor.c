@@ -832,6 +832,42 @@ static void read_again(struct setup *s)
 	doctor_facts_read(s->root, &s->host, &s->f);
 }
 
+static void put_facts(struct setup *s)
+{
+	put(s, "proc/cmdline", "BOOT_IMAGE=/vmlinuz intel_iommu=on iommu=pt\n");
+	put(s, "proc/uptime", "7265.12 100.00\n");
+	put(s, "proc/interrupts", "      CPU0\n  8:   0  IR-IO-APIC    8-edge   rtc0\n");
+	put(s, "proc/meminfo", "MemTotal:  1000 kB\nMemAvailable:  600 kB\nSwapTotal:  100 kB\nSwapFree:  60 kB\nHugetlb:   200 kB\n");
+	put(s, "proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Some CPU @ 2 GHz\nmicrocode\t: 0x2b\nflags\t\t: fpu vmx pdpe1gb hypervisorx\n");
+	put(s, "proc/1/comm", "systemd\n");
+	put(s, "proc/77/comm", "nv-fabricmanage\n");
+	put(s, "proc/sys/kernel/numa_balancing", "1\n");
+	put(s, "proc/sys/vm/max_map_count", "65530\n");
+	put(s, "sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+	put(s, "sys/kernel/mm/ksm/run", "0\n");
+	put(s, "sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+	put(s, "sys/module/vfio_iommu_type1/parameters/dma_entry_limit", "65535\n");
+	put(s, "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n");
+	put(s, "sys/module/kvm_amd/parameters/nested", "1\n");
+	put(s, "sys/module/nvidia/version", "580.95.05\n");
+	put(s, "sys/devices/system/cpu/cpuidle/current_driver", "intel_idle\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state1/name", "C1E\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state1/latency", "10\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state1/disable", "0\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state2/name", "C6\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state2/latency", "170\n");
+	put(s, "sys/devices/system/cpu/cpu0/cpuidle/state2/disable", "1\n");
+	put(s, "sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n");
+	put(s, "sys/devices/system/cpu/cpufreq/policy1/scaling_governor", "powersave\n");
+	put(s, "sys/devices/system/cpu/cpufreq/policy2/scaling_governor", "performance\n");
+	put(s, "sys/devices/system/cpu/smt/control", "on\n");
+	put(s, "sys/class/dmi/id/bios_version", "2.1.3\n");
+	put(s, "sys/class/dmi/id/bios_date", "06/01/2025\n");
+	put(s, "sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
+	put(s, "sys/bus/pci/devices/0000:13:00.0/aer_dev_fatal", "Undefined 0\nDLP 3\nTOTAL_ERR_FATAL 3\n");
+	put(s, "sys/kernel/iommu_groups/0/type", "identity\n");
+}
+
 Test(doctor, facts_below_a_root)
 {
 	const struct doctor_facts *f;
@@ -840,38 +876,7 @@ Test(doctor, facts_below_a_root)
 	setup(&s);
 	f = &s.f;
 	cr_expect(!f->live && !f->root && !f->cmdline && f->interrupt_remapping == -1 && f->irqbalance == -1 && f->ksm == -1 && f->memlock == -1);
-	put(&s, "proc/cmdline", "BOOT_IMAGE=/vmlinuz intel_iommu=on iommu=pt\n");
-	put(&s, "proc/uptime", "7265.12 100.00\n");
-	put(&s, "proc/interrupts", "      CPU0\n  8:   0  IR-IO-APIC    8-edge   rtc0\n");
-	put(&s, "proc/meminfo", "MemTotal:  1000 kB\nMemAvailable:  600 kB\nSwapTotal:  100 kB\nSwapFree:  60 kB\nHugetlb:   200 kB\n");
-	put(&s, "proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Some CPU @ 2 GHz\nmicrocode\t: 0x2b\nflags\t\t: fpu vmx pdpe1gb hypervisorx\n");
-	put(&s, "proc/1/comm", "systemd\n");
-	put(&s, "proc/77/comm", "nv-fabricmanage\n");
-	put(&s, "proc/sys/kernel/numa_balancing", "1\n");
-	put(&s, "proc/sys/vm/max_map_count", "65530\n");
-	put(&s, "sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
-	put(&s, "sys/kernel/mm/ksm/run", "0\n");
-	put(&s, "sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
-	put(&s, "sys/module/vfio_iommu_type1/parameters/dma_entry_limit", "65535\n");
-	put(&s, "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "N\n");
-	put(&s, "sys/module/kvm_amd/parameters/nested", "1\n");
-	put(&s, "sys/module/nvidia/version", "580.95.05\n");
-	put(&s, "sys/devices/system/cpu/cpuidle/current_driver", "intel_idle\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state1/name", "C1E\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state1/latency", "10\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state1/disable", "0\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state2/name", "C6\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state2/latency", "170\n");
-	put(&s, "sys/devices/system/cpu/cpu0/cpuidle/state2/disable", "1\n");
-	put(&s, "sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n");
-	put(&s, "sys/devices/system/cpu/cpufreq/policy1/scaling_governor", "powersave\n");
-	put(&s, "sys/devices/system/cpu/cpufreq/policy2/scaling_governor", "performance\n");
-	put(&s, "sys/devices/system/cpu/smt/control", "on\n");
-	put(&s, "sys/class/dmi/id/bios_version", "2.1.3\n");
-	put(&s, "sys/class/dmi/id/bios_date", "06/01/2025\n");
-	put(&s, "sys/fs/cgroup/cgroup.controllers", "cpu memory\n");
-	put(&s, "sys/bus/pci/devices/0000:13:00.0/aer_dev_fatal", "Undefined 0\nDLP 3\nTOTAL_ERR_FATAL 3\n");
-	put(&s, "sys/kernel/iommu_groups/0/type", "identity\n");
+	put_facts(&s);
 	read_again(&s);
 	cr_expect_str_eq(f->cmdline, "BOOT_IMAGE=/vmlinuz intel_iommu=on iommu=pt");
 	cr_expect(f->uptime_s == 7265 && f->interrupt_remapping == 1 && f->unsafe_interrupts == 0 && f->dma_entry_limit == 65535 && f->kvm_nested == 1);
@@ -1163,6 +1168,45 @@ Test(doctor, exit_codes, .timeout = 60)
 	place_end(&p);
 	setup_clear(&good);
 	setup_clear(&bad);
+}
+
+/* All that can be read below a root is in a capture of it. */
+Test(doctor, a_capture_is_judged_like_the_machine, .timeout = 60)
+{
+	struct place p = place_new();
+	struct setup s;
+
+	setup(&s);
+	setenv("ROOT", s.root, 1);
+	put_facts(&s);
+	put(&s, "proc/cmdline", "BOOT_IMAGE=/vmlinuz-6.8 root=UUID=0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0 ip=10.9.8.7 intel_iommu=on iommu=pt pci=realloc,config_acs=xx00xx1@pci:1000:c030\n");
+	put(&s, "proc/1234/comm", "secretd\n");
+	put(&s, "proc/77/comm", "irqbalance\n");
+	put(&s, "proc/interrupts", "      CPU0\n  8:   0  IR-IO-APIC    8-edge   rtc0\n 99: 1 IR-PCI-MSI eno1-with-a-name\n");
+	put(&s, "sys/class/dmi/id/product_serial", "SERIAL77\n");
+	put(&s, "usr/share/misc/pci.ids", "10de  NVIDIA Corporation\n");
+	EXPECT_SH(&p, 0, "$G capture --sysroot $ROOT --keep-name $R/c && $G capture --sysroot $ROOT --keep-name $R/c.tar && $G capture --sysroot $R/c --keep-name $R/c2 && diff -r --no-dereference $R/c $R/c2");
+	EXPECT_SH(&p, 0, "$G doctor --json --sysroot $ROOT >$R/a; for c in c c.tar c2; do $G doctor --json --sysroot $R/$c >$R/b; diff $R/a $R/b || exit 3; done; [ $(wc -l <$R/b) -gt 300 ]");
+	EXPECT_SH(&p, 0, "jq -e '[.findings[].code] as $have | [\"acs-cmdline\", \"aer\", \"c-states\", \"governor\", \"interrupt-remapping\", \"ksm\", \"lockdown\", \"smt\", \"swap\", \"thp\", \"vfio-dma-entries\"] - $have == []' $R/b && "
+			 "jq -e '.facts.\"NVIDIA driver\" == \"580.95.05\" and .facts.BIOS == \"2.1.3 of 06/01/2025\" and .facts.cgroup == \"2\" and "
+			 "(.findings[] | select(.code == \"irqbalance\") | .severity) == \"warning\"' $R/b");
+	EXPECT_SH(&p, 1, "grep -rE 'UUID|10\\.9|secretd|SERIAL77|with-a-name|BOOT_IMAGE' $R/c");
+	EXPECT_SH(&p, 0, "rm -r $R/c $R/c2 $R/c.tar $R/a $R/b");
+	place_end(&p);
+	setup_clear(&s);
+}
+
+/* But for what is no file: docs/doctor.md has the list. Memory that is free is another the moment after. */
+Test(doctor, a_capture_of_this_machine, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$G doctor --json >$R/a; $G capture --keep-name $R/c.tar && { $G doctor --json --sysroot $R/c.tar >$R/b; "
+			 "for f in a b; do jq '{host, findings: [.findings[] | select(.code | test(\"^(qemu.*|firmware|memlock|nofile|c-states|claim|bad-record|device-bad)$\") | not) | "
+			 "[.code, .severity, .subject, if .code | IN(\"kvm\", \"memory-free\", \"swap\") then null else .text end]], "
+			 "facts: (.facts | del(.QEMU)), functions}' $R/$f >$R/$f.part || exit 3; done; diff $R/a.part $R/b.part; }");
+	EXPECT_SH(&p, 0, "rm $R/c.tar $R/a* $R/b*");
+	place_end(&p);
 }
 
 /* Of this very machine: what the kernel says by other ways. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gpuvm/acs.h"
 #include "gpuvm/capture.h"
 #include "gpuvm/probe.h"
 #include "tests/fake/fakeqemu.h"
@@ -21,6 +22,7 @@
 struct machine {
 	struct topology host;
 	struct fabric_map fabric;
+	struct doctor_func *config;
 	struct host_use use;
 };
 
@@ -58,7 +60,7 @@ static int make(const char *name, const struct golden_run *run, const struct mac
 	AUTO_FREE char *text = read_case(name, "ini"), *version = directive(text, "qemu", 0), *file = xasprintf("%s.ini", name);
 	struct qemu_info q = run ? *run->qemu : fake_qemu(version ? version : "7.2.22");
 	AUTO_FREE char *rundir = NULL;
-	struct plan_request req = { .vm = vm, .host = &m->host, .use = &m->use, .fabric = &m->fabric, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
+	struct plan_request req = { .vm = vm, .host = &m->host, .use = &m->use, .fabric = &m->fabric, .config = m->config, .qemu = &q, .statedir = "/var/lib/gpuvm", .foreign_host = true };
 	int r;
 
 	r = config_parse(file, text, strlen(text), NULL, vm, ps);
@@ -109,7 +111,7 @@ static void check_round_trip(const struct plan *p)
 
 	cr_assert(plan_from_json(o, &back, &e) == 0, "%s", e.msg);
 	again = plan_to_json(&back);
-	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes", "fabric", "taps", "vsock", "lifecycle", "hooks" };
+	static const char *const keys[] = { "vm", "qemu", "nodes", "vcpus", "bind", "acs", "housekeeping_cpus", "emulator_cpus", "iothreads", "mmio64_bytes", "fabric", "taps", "vsock", "lifecycle", "hooks" };
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		cr_expect(json_object_equal(json_object_object_get(o, keys[i]), json_object_object_get(again, keys[i])), "%s differs", keys[i]);
 	json_object_put(o);
@@ -144,10 +146,12 @@ int golden_plan(const char *name, const struct golden_run *run, struct vm_config
 	cr_assert(probe_host(root, &m.host, &e) == 0, "%s", e.msg);
 	cr_assert(fabric_map_load(root, &m.fabric, ps) == 0);
 	fabric_map_apply(&m.fabric, &m.host);
+	m.config = acs_read(root, &m.host);
 	add_earlier(text, &m);
 	r = make(name, run, &m, vm, ret, ps);
 	host_use_clear(&m.use);
 	fabric_map_clear(&m.fabric);
+	free(m.config);
 	topology_clear(&m.host);
 	mkhost_remove(STEAL_PTR(root));
 	return r;

@@ -409,7 +409,7 @@ Test(image, disks, .timeout = 60)
 	EXPECT_SH(&p, 0, INSTALL "$W/a.qcow2");
 	a = found(&p, "a");
 	cr_assert(make_disk(&p, "vm.qcow2", &a, 0, &e) == 0, "%s", e.msg);
-	EXPECT_SH(&p, 0, "cd $S/disks && [ $(stat -c %a .) = 700 ] && [ $(stat -c %a vm.qcow2) = 600 ] && qemu-img info --output=json vm.qcow2 |"
+	EXPECT_SH(&p, 0, "cd $S/disks && [ $(stat -c %a .) = 711 ] && [ $(stat -c %a vm.qcow2) = 600 ] && qemu-img info --output=json vm.qcow2 |"
 			 " jq -e '.[\"virtual-size\"] == 16777216 and .format == \"qcow2\" and .[\"backing-filename-format\"] == \"qcow2\"'");
 	EXPECT_SH(&p, 0, "qemu-img info --output=json $S/disks/vm.qcow2 | jq -re '.[\"backing-filename\"]' | grep -x '../images/a@[0-9a-f]*.qcow2'");
 	EXPECT_SH(&p, 0, "! qemu-io -c 'read -P 7 0 128k' $S/disks/vm.qcow2 | grep -i fail && qemu-io -c 'write -P 9 0 64k' $S/disks/vm.qcow2");

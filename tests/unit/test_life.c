@@ -434,6 +434,53 @@ Test(life, hook_that_hangs_is_killed, .timeout = 60)
 	place_end(&p);
 }
 
+/* Nobody is left of the VM but its claim. */
+#define KILL_BOTH                                                                                                                       \
+	"$G status demo --json >$R/s.ini; kill -9 $(jq '.pid, .qemu_pid' $R/s.ini); until $G list | grep -q 'launcher died'; do :; done; "
+
+/* The hook that a dead launcher owes is run by whoever gives the rest back, once. */
+Test(life, hooks_of_a_dead_launcher, .timeout = 120)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "pre", "exit 0");
+	make_hook(&p, "start", "exit 0");
+	make_hook(&p, "stop", NOTE "echo x >>$GPUVM_RUNDIR/times.ini");
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "[ ! -e $R/times.ini ] && $G recover && [ $(wc -l <$R/times.ini) = 1 ]");
+	EXPECT_SH(&p, 0, "grep -x GPUVM_HOOK=post-stop $R/env-post-stop.ini && grep -x GPUVM_EXIT_CODE=1 $R/env-post-stop.ini && "
+			 "grep -x GPUVM_DEFINITION=$(realpath conf/demo.ini) $R/env-post-stop.ini && grep '^GPUVM_REASON=the launcher died' $R/env-post-stop.ini");
+	EXPECT_SH(&p, 0, "$G recover && $G recover demo && [ $(wc -l <$R/times.ini) = 1 ]");
+	/* before an allocation, whosesoever */
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "$L -d --set vm.name=other " DEMO " && [ $(wc -l <$R/times.ini) = 2 ] && $G kill other; rm -r $R/other");
+	/* an orphan that is stopped, and one that can only be killed, as its plan is damaged: then the hook is not known */
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; kill -9 $($G status demo --json | jq .pid); $G stop demo && [ $(wc -l <$R/times.ini) = 3 ]");
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; kill -9 $($G status demo --json | jq .pid); echo '{' >$R/demo/plan.json; $G kill demo");
+	EXPECT_SAYS(&p, "whether there is a hook post-stop, and which, is not known");
+	EXPECT_SH(&p, 0, "[ $(wc -l <$R/times.ini) = 3 ]");
+	/* One that has its own life is not run for a VM that has none. */
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; " KILL_BOTH "$G recover && [ $(wc -l <$R/times.ini) = 3 ]");
+	place_end(&p);
+}
+
+/* It has its time, and its failure changes nothing. One that is cut short, as who runs it is killed, is run again. */
+Test(life, hook_of_a_dead_launcher_has_an_end, .timeout = 120)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "pre", "exit 0");
+	make_hook(&p, "start", "exit 0");
+	make_hook(&p, "stop", "sleep 1000");
+	EXPECT_SH(&p, 0, "$L -d --set hooks.timeout=600ms " HOOKS DEMO "; " KILL_BOTH "$G recover && [ ! -e $R/demo/claim.json ]");
+	EXPECT_SAYS(&p, "hook post-stop: ");
+	EXPECT_SAYS(&p, "did not end within 0.6 s");
+	EXPECT_SH(&p, 0, "$G log demo | grep 'hook failed'");
+	make_hook(&p, "stop", "echo begin >>$GPUVM_RUNDIR/times.ini; [ -e $GPUVM_RUNDIR/go.ini ] || exec sleep 1000; echo end >>$GPUVM_RUNDIR/times.ini");
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "$G recover & r=$!; " UNTIL("grep begin $R/times.ini") "; kill -9 $r; touch $R/go.ini; $G recover && "
+			 "[ \"$(tr '\\n' ' ' <$R/times.ini)\" = 'begin begin end ' ] && [ ! -e $R/demo/claim.json ]");
+	EXPECT_SH(&p, 0, "$G recover && [ $(wc -l <$R/times.ini) = 3 ]");
+	place_end(&p);
+}
+
 /* --- console ------------------------------------------------------------------------------------------------------------ */
 
 /* A boot sector that greets on the first serial port and says what it hears:

@@ -227,7 +227,7 @@ static const uint8_t writing[] = {
 #define EACH(words) "for i in " EIGHT "; do " words "; done"
 /* Each beside the others; fails if one does. */
 #define ALL_AT_ONCE(command) "pids=; " EACH(command " & pids=\"$pids $!\"") "; for p in $pids; do wait $p || exit 9; done"
-#define AFTER_THE_END	     "command events.jsonl last.json launch.log plan.json qemu.log serial.log"
+#define AFTER_THE_END	     "command events.jsonl gpuvm-check.sh last.json launch.log plan.json qemu.log serial.log"
 
 static void expect_disjoint_cpus(void)
 {
@@ -470,7 +470,8 @@ static int last_cpu(void)
 Test(many, the_holder_is_named, .timeout = 60)
 {
 	struct place p = many_new();
-	AUTO_FREE char *pid = xasprintf("its launcher has pid %d", getpid()), *cpu = xasprintf("%d", last_cpu()), *pin = xasprintf("CPU %s", cpu);
+	AUTO_FREE char *pid = xasprintf("its launcher has pid %d", getpid()), *cpu = xasprintf("%d", last_cpu()), *pin = xasprintf("CPU %s is pinned by the running VM 'demo' (pid %d)", cpu, getpid());
+	AUTO_FREE char *holds_cid = xasprintf("the running VM 'demo' (pid %d) has context ID 77", getpid());
 	struct claim c;
 
 	hold(&c, "demo");
@@ -479,11 +480,14 @@ Test(many, the_holder_is_named, .timeout = 60)
 	EXPECT_SAYS(&p, pid);
 	/* Another name is free, but not the CPU. */
 	cpuset_add(&c.cpus, last_cpu());
+	c.vsock = 77;
 	hold_again(&c);
 	setenv("PIN", cpu, 1);
 	EXPECT_SH(&p, 5, "$L -d --set vm.name=other --set cpu.vcpus=1 --set cpu.pin=$PIN " TCG SMALL);
 	EXPECT_SAYS(&p, pin);
-	EXPECT_SAYS(&p, "'demo'");
+	/* Nor is the context ID, where there are any. */
+	EXPECT_SH(&p, 0, "$L --set vm.name=other --set guest.vsock=77 " TCG SMALL "; case $? in 4) [ ! -e /dev/vhost-vsock ] ;; *) [ $? = 5 ] ;; esac");
+	EXPECT_SAYS(&p, holds_cid);
 	EXPECT_SH(&p, 0, "[ ! -e $R/run/other ]");
 	let_go(&c);
 	EXPECT_SH(&p, 0, "$L -d --set vm.name=other --set cpu.vcpus=1 --set cpu.pin=$PIN " TCG SMALL " && $G kill other");

@@ -326,7 +326,7 @@ Test(probe, dgx_a100_nps4)
 	cr_assert(eq(int, at(&t, "47:00.0")->gpu_index, 0));
 }
 
-/* libpci gives up on such a list with what would be the end of the program. */
+/* A list with an id twice is still a list. */
 Test(probe, damaged_list_of_names)
 {
 	char *root = mkhost_fixture("desktop");
@@ -336,6 +336,22 @@ Test(probe, damaged_list_of_names)
 	cr_assert(write_file_atomic(path, twice, strlen(twice), 0644) == 0);
 	CLEANUP(topology_clear) struct topology t = probe_made(root);
 	cr_assert_str_eq(at(&t, "02:00.0")->name, "144d:a80a");
+}
+
+/* A vendor without the device, subsystems and classes with the same digits, upper case, a last line that was cut off. */
+Test(probe, list_of_names)
+{
+	char *root = mkhost_fixture("desktop");
+	AUTO_FREE char *path = xasprintf("%s/usr/share/misc/pci.ids", root);
+	static const char list[] = "# 144d  no\n144D  Drives\n\ta80b  Other\n\t\t144d a80a  Subsystem\n10de  Chips\n\t2684  Fast One\n\t\t10de 2684  Board\n"
+				   "C 01  Class\n\t2684  Not this\n8086  Cut";
+
+	cr_assert(write_file_atomic(path, list, strlen(list), 0644) == 0);
+	CLEANUP(topology_clear) struct topology t = probe_made(root);
+	cr_assert_str_eq(at(&t, "02:00.0")->name, "Drives [144d:a80a]");
+	cr_assert_str_eq(at(&t, "01:00.0")->name, "Chips Fast One");
+	for (size_t i = 0; i < t.n_funcs; i++)
+		cr_assert(t.funcs[i].vendor != 0x8086 || !strstr(t.funcs[i].name, "Cut"));
 }
 
 Test(probe, dgx_b200)

@@ -145,6 +145,91 @@ Test(programs, too_few_hugepages, .timeout = 60)
 	place_end(&p);
 }
 
+/* --- memory that goes between the plan and QEMU ------------------------------------------------------------ */
+
+/* A script $R/@name.ini, whose first lines know $R. */
+static void make_script(const struct place *p, const char *name, const char *script)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s.ini", p->root, name), *text = xasprintf("#!/bin/sh\nR=%s\n%s\n", p->root, script);
+
+	cr_assert(write_file_atomic(path, text, strlen(text), 0755) == 0);
+}
+
+#define PAGES "/sys/devices/system/node/node0/hugepages/hugepages-2048kB"
+/* A pool for as long as a command runs: $n pages, 64 of them our own. Exit 77: not on this machine. */
+#define POOL                                                                                                                                  \
+	"exec 9>/tmp/gpuvm-test-hugepages.lock; flock 9; P=" PAGES "; had=$(cat $P/nr_hugepages) || exit 77; echo $had >$R/had.ini; "        \
+	"trap 'echo $had >$P/nr_hugepages' EXIT; echo $((had + 64)) >$P/nr_hugepages || exit 77; n=$(cat $P/free_hugepages); [ $n -ge 64 ] || exit 77; "
+#define TAKE_AWAY "cat $R/had.ini >" PAGES "/nr_hugepages"
+/* As root: the script in QEMU's place changes the pool. */
+#define HUGE	  "--set security.user=root --set memory.hugepages=2M --set memory.size=$((2 * n))M " DEMO
+
+/* They were there when the VM was planned: then somebody lowers the pool before QEMU is started, or in the very moment when it is. */
+Test(programs, hugepages_vanish, .timeout = 120)
+{
+	static const char *const how[] = { "--set hooks.pre-bind=$R/pre.ini ", "--qemu $R/qemu.ini " };
+	struct place p = place_new();
+	int r = sh(&p, POOL "$L -d " HUGE " && $G verify demo && $G kill demo && [ $(cat $P/free_hugepages) = $n ]");
+
+	cr_expect(r == 0 || r == 77, "with enough of them: exit %d\n%s", r, p.out);
+	make_script(&p, "pre", TAKE_AWAY);
+	make_script(&p, "qemu", "case \"$*\" in *hugetlb=on*) " TAKE_AWAY " ;; esac\nexec qemu-system-x86_64 \"$@\"");
+	for (size_t i = 0; i < ARRAY_SIZE(how) && r == 0; i++) {
+		AUTO_FREE char *cmd = xasprintf(POOL "echo \"guest node 0 needs $n pages of 2 MiB on host node 0, which has $((n - 64)) free of $had now,\"; "
+						     "$L %s" HUGE, how[i]);
+		AUTO_FREE char *want = NULL;
+
+		EXPECT_SH(&p, 1, cmd);
+		want = xstrndup(p.out, strcspn(p.out, "\n"));
+		cr_expect(strstr(strchr(p.out, '\n'), want), "%s", p.out);
+		EXPECT_SAYS(&p, i ? "connect: guest node 0" : "check memory: guest node 0");
+		EXPECT_SAYS(&p, "kB/nr_hugepages, or lower [memory] size");
+		/* QEMU's own words are kept. */
+		cr_expect(!i || strstr(p.out, "unable to map backing store for guest RAM"), "%s", p.out);
+		EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 1' && [ $(cat " PAGES "/nr_hugepages) = $(cat $R/had.ini) ]");
+	}
+	place_end(&p);
+	if (r == 77)
+		cr_skip("needs root, and 128M in huge pages");
+}
+
+/* Not in huge pages: a limit that QEMU meets, and the node's memory. */
+Test(programs, memory_vanishes, .timeout = 60)
+{
+	struct place p = place_new();
+
+	make_script(&p, "pre", "touch $R/limit.ini");
+	make_script(&p, "qemu", "[ ! -e $R/limit.ini ] || ulimit -v 4000000\nexec qemu-system-x86_64 \"$@\"");
+	EXPECT_SH(&p, 1, "$L --set hooks.pre-bind=$R/pre.ini --qemu $R/qemu.ini --set memory.size=8G " DEMO);
+	EXPECT_SAYS(&p, "connect: QEMU gets no memory, though the host has it: is there a limit");
+	EXPECT_SAYS(&p, "Cannot allocate memory");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 1'");
+	/* All that the node has, which is never free. */
+	EXPECT_SH(&p, 1, "m=$($G topo --json | jq '.nodes[0].memory_bytes / 2097152 | floor * 2'); $L --set hooks.pre-bind=$R/pre.ini --qemu $R/qemu.ini --set memory.size=${m}M " DEMO);
+	EXPECT_SAYS(&p, "connect: guest node 0 needs ");
+	EXPECT_SAYS(&p, " free now; stop what uses it, or lower [memory] size: QEMU ended at once");
+	place_end(&p);
+}
+
+/* The kernel ends QEMU: of a cgroup that has too little for it. */
+Test(programs, memory_runs_out, .timeout = 60)
+{
+	struct place p = place_new();
+	int r;
+
+	make_script(&p, "pre", "d=/sys/fs/cgroup/memory f=memory.limit_in_bytes; [ -d $d ] || d=/sys/fs/cgroup f=memory.max\n"
+			       "[ -w $d/cgroup.procs ] && mkdir $d/${R##*/} && echo $d/${R##*/} >$R/cgroup.ini && echo 128M >$d/${R##*/}/$f && echo $PPID >$d/${R##*/}/cgroup.procs");
+	r = sh(&p, "$L --set hooks.pre-bind=$R/pre.ini --set memory.prealloc=on --set memory.size=1G " DEMO "; r=$?; "
+		   "c=$(cat $R/cgroup.ini) || exit 77; for i in $(cat $c/cgroup.procs); do tail -f --pid=$i /dev/null; done; rmdir $c; exit $r");
+	if (r != 77) {
+		cr_expect(r == 1, "exit %d\n%s", r, p.out);
+		EXPECT_SAYS(&p, "QEMU ended at once: killed by signal 9 (Killed); the kernel has killed for want of memory meanwhile");
+	}
+	place_end(&p);
+	if (r == 77)
+		cr_skip("no cgroup for us");
+}
+
 Test(programs, direct_kernel_and_disk_paths_survive, .timeout = 60)
 {
 	struct place p = place_new();

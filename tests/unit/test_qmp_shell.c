@@ -260,7 +260,8 @@ static int run(const struct session *s, const char *fmt, ...)
 static void session_start(struct session *s)
 {
 	*s = (struct session){ .root = "/tmp/gpuvm-shell-XXXXXX", .tty = -1 };
-	cr_assert(mkdtemp(s->root));
+	/* As /run/gpuvm: QEMU's user goes through it. */
+	cr_assert(mkdtemp(s->root) && chmod(s->root, 0755) == 0);
 	setenv("GPUVM_RUNDIR", s->root, 1);
 	setenv("GPUVM_STATEDIR", s->root, 1);
 	setenv("XDG_STATE_HOME", s->root, 1);

@@ -5,7 +5,6 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
-#include <pwd.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -103,10 +102,12 @@ static void one_seed(const char *tool)
 	AUTO_FREE char *user = put(dir, "my=user,data \"1\"", "#cloud-config\n\n", 15), *net = put(dir, "net", "version: 2", 10);
 	AUTO_FREE char *image = xasprintf("%s/seed.iso", dir);
 	struct plan_seed s = { .image = image,
-			       .user_data = user,
-			       .network_config = net,
-			       .meta_text = (char *)"instance-id: \"x\"\n",
-			       .tool = (char *)tool };
+			       .label = "CIDATA",
+			       .tool = (char *)tool,
+			       .n_files = 3,
+			       .files = { { .name = "user-data", .path = user },
+					  { .name = "meta-data", .text = (char *)"instance-id: \"x\"\n" },
+					  { .name = "network-config", .path = net } } };
 	struct err e = { 0 };
 	struct stat st;
 
@@ -151,7 +152,11 @@ Test(seed, bytes_survive)
 	char *root, *dir = place(&root);
 	AUTO_FREE char *big = xcalloc(50001, 1), *meta = NULL, *image = xasprintf("%s/seed.iso", dir);
 	AUTO_FREE char *whole = NULL, *text = NULL;
-	struct plan_seed s = { .image = image, .tool = tool };
+	struct plan_seed s = { .image = image,
+			       .label = "CIDATA",
+			       .tool = tool,
+			       .n_files = 2,
+			       .files = { { .name = "user-data", .text = (char *)"" }, { .name = "meta-data" } } };
 	struct err e = { 0 };
 
 	if (!tool)
@@ -159,7 +164,7 @@ Test(seed, bytes_survive)
 	for (int i = 0; i < 50000; i++)
 		big[i] = (char)('a' + i % 23);
 	meta = put(dir, "m", big, 50000);
-	s.meta_data = meta;
+	s.files[1].path = meta;
 	cr_assert(zero(int, seed_make(&s, &e)), "%s", e.msg);
 	whole = xasprintf("meta-data=%s;", big);
 	expect_has(image, whole);
@@ -194,7 +199,8 @@ Test(seed, failures)
 	cr_assert(zero(int, chmod(script, 0700)));
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct plan_seed s = {
-			.image = image, .user_data = (char *)rows[i].user, .meta_text = (char *)"m", .tool = (char *)rows[i].tool
+			.image = image, .label = "CIDATA", .tool = (char *)rows[i].tool, .n_files = 1,
+			.files = { { .name = "user-data", .path = (char *)rows[i].user, .text = (char *)"" } },
 		};
 		struct err e = { 0 };
 
@@ -215,13 +221,17 @@ Test(seed, failures)
 Test(seed, half_of_one)
 {
 	char *root, *dir = place(&root);
-	AUTO_FREE char *copies = xasprintf("%s/seed", dir), *file = NULL;
+	AUTO_FREE char *copies = xasprintf("%s/seed", dir), *file = NULL, *check = xasprintf("%s/check", dir), *script = NULL, *image = put(dir, "check.iso", "", 0);
 	struct err e = { 0 };
 
 	cr_assert(zero(int, mkdir(copies, 0700)));
+	cr_assert(zero(int, mkdir(check, 0700)));
 	file = put(copies, "user-data", "secret", 6);
+	script = put(check, "gpuvm-check.sh", "", 0);
 	cr_assert(zero(int, seed_remove(dir, &e)), "%s", e.msg);
 	cr_expect(ne(int, access(copies, F_OK), 0));
+	cr_expect(ne(int, access(check, F_OK), 0));
+	cr_expect(ne(int, access(image, F_OK), 0));
 	free(dir);
 	mkhost_remove(root);
 }
@@ -270,6 +280,7 @@ static void tpm_new(struct tpm *t)
 	t->state = xasprintf("%s/state/tpm/x", t->dir);
 	t->sock = xasprintf("%s/tpm.sock", t->dir);
 	t->t = (struct plan_tpm){ .state_dir = t->state, .socket = t->sock, .program = t->program };
+	cr_assert(zero(int, tpm_make_state(t->state, &e)), "%s", e.msg);
 	cr_assert(zero(int, tpm_prepare(&t->t, NULL, NULL, true, &t->s, &e)), "%s", e.msg);
 }
 
@@ -365,31 +376,31 @@ Test(tpm, one_that_does_not_listen, .timeout = 60)
 	tpm_clear(&t);
 }
 
-/* What it reads is written by a guest: not as root. What an earlier one has left, that was root, is usable. */
+/* What it reads is written by a guest: not as root. */
 Test(tpm, another_user, .timeout = 60)
 {
 	struct tpm t;
-	AUTO_FREE char *path = NULL, *text = NULL, *want = NULL, *old = NULL;
-	struct passwd *nobody = getpwnam("nobody");
+	AUTO_FREE char *path = NULL, *text = NULL, *want = NULL;
+	const struct spawn_identity id = { .uid = 61000, .gid = 61000 };
 	struct err e = { 0 };
 	struct stat st;
 	int fd, data;
 
-	if (geteuid() != 0 || !nobody)
+	if (geteuid() != 0)
 		cr_skip("only root can change to another user");
 	tpm_new(&t);
 	tpm_stop(&t.s);
-	old = xasprintf("%s/.lock", t.state);
-	cr_assert(zero(int, write_file_atomic(old, "", 0, 0600)));
-	cr_assert(zero(int, tpm_prepare(&t.t, NULL, "nobody", true, &t.s, &e)), "%s", e.msg);
-	cr_assert(zero(int, stat(old, &st)));
-	cr_expect(eq(u32, st.st_uid, nobody->pw_uid));
+	cr_assert(zero(int, chown(t.state, id.uid, id.gid)));
+	cr_assert(zero(int, tpm_prepare(&t.t, NULL, &id, true, &t.s, &e)), "%s", e.msg);
+	/* QEMU, which is the same, connects to it. */
+	cr_assert(zero(int, stat(t.sock, &st)));
+	cr_expect(eq(u32, st.st_uid, id.uid));
 	fd = connect_to(t.sock);
 	cr_assert(zero(int, spawn_go(&t.s, &e)), "%s", e.msg);
 	/* Once it answers it has changed. */
 	data = attach(fd);
 	path = xasprintf("/proc/%d/status", t.s.pid);
-	want = xasprintf("\nUid:\t%u\t%u\t%u\t%u\n", nobody->pw_uid, nobody->pw_uid, nobody->pw_uid, nobody->pw_uid);
+	want = xasprintf("\nUid:\t%u\t%u\t%u\t%u\n", id.uid, id.uid, id.uid, id.uid);
 	cr_assert(zero(int, read_text_file(path, 1 << 16, &text)));
 	cr_expect(strstr(text, want) != NULL, "%s", text);
 	close(data);
@@ -405,6 +416,7 @@ Test(tpm, a_program_that_is_not_there, .timeout = 60)
 	struct plan_tpm t = { .state_dir = state, .socket = sock, .program = (char *)"/nonexistent/swtpm" };
 	struct err e = { 0 };
 
+	cr_assert(zero(int, tpm_make_state(state, &e)), "%s", e.msg);
 	cr_assert(zero(int, tpm_prepare(&t, NULL, NULL, true, &s, &e)), "%s", e.msg);
 	cr_expect(eq(int, spawn_go(&s, &e), -ENOENT));
 	cr_expect(strstr(e.msg, "/nonexistent/swtpm") != NULL, "%s", e.msg);

@@ -3,7 +3,7 @@
 # written there, upgrade the image, list, delete all; in the end the host is as before.
 # shape: default
 # long: yes
-# timeout: 1500
+# timeout: 3000
 # shellcheck disable=SC2016 # what is typed into the guest is the guest's to expand
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"

@@ -2,7 +2,7 @@
 # All ways to cut the eight GPUs into VMs of 1, 2, 4 and 8: each has its own GPUs, CPUs and memory, one too many is refused, and the host is as before.
 # shape: default
 # long: yes
-# timeout: 1500
+# timeout: 3000
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # Who uses a device keeps it: a process is named and waited for, what the host itself does with it is refused at once, and nothing is touched.
 # shape: default
-# long: yes
-# timeout: 900
+# timeout: 600
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
@@ -104,7 +103,7 @@ ip addr add 192.0.2.1/24 dev "$interface"
 ip link set "$interface" up
 printf '\n[device own]\npci = %s\n' "$nic" | cat "$one" - >"$SCENARIO_TMP/own.ini"
 expect_exit 4 "is refused by the plan" timeout 120 gpuvm-launch "$SCENARIO_TMP/own.ini"
-expect_match "the interface and what it has are named" "$nic is used by the host: $interface has an? (IPv4 )?(route|address)" "$output"
+expect_match "the interface and what it has are named" "$nic is used by the host: $interface has (the default|an IPv[46]) (route|address)" "$output"
 ip link set "$interface" down
 ip addr del 192.0.2.1/24 dev "$interface"
 untouched "an interface with an address"

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # Two launchers want one GPU at the same moment, five times: one has it, the other one is told by whom. And QEMU is killed in the midst of DMA.
 # shape: default
-# long: yes
-# timeout: 900
+# timeout: 1500
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
