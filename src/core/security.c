@@ -13,21 +13,32 @@ static const char *const cap_names[] = {
 	"mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
 };
 
-/* "ipc_lock sys_nice", "none" */
-static char *cap_text(uint64_t caps)
+/* The names of those in @caps that are @set, or not. */
+static char *cap_list(uint64_t caps, bool set, const char *begin)
 {
-	char *text = xstrdup(caps ? "" : "none");
+	char *text = xstrdup(begin);
 
-	for (unsigned int i = 0; i < 64; i++) {
+	for (unsigned int i = 0; i < (set ? 64 : ARRAY_SIZE(cap_names)); i++) {
 		AUTO_FREE char *before = NULL;
 
-		if (!(caps >> i & 1))
+		if ((caps >> i & 1) != set)
 			continue;
 		before = text;
 		text = i < ARRAY_SIZE(cap_names) ? xasprintf("%s%s%s", before, *before ? " " : "", cap_names[i])
 						 : xasprintf("%s%s%u", before, *before ? " " : "", i);
 	}
 	return text;
+}
+
+/* "ipc_lock sys_nice", "none", "all", "all but sys_resource" */
+static char *cap_text(uint64_t caps)
+{
+	const uint64_t all = (UINT64_C(1) << ARRAY_SIZE(cap_names)) - 1;
+	bool most = __builtin_popcountll(caps & all) > (int)ARRAY_SIZE(cap_names) / 2;
+
+	if (most)
+		return cap_list(caps, false, (caps & all) == all ? "all" : "all but");
+	return caps ? cap_list(caps, true, "") : xstrdup("none");
 }
 
 /* @value is consumed. */

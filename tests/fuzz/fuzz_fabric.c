@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libFuzzer entry: /etc/gpuvm/fabric.conf, or, if it begins with "{", the partitions that Fabric Manager lists.
+/* libFuzzer entry: /etc/gpuvm/fabric.conf, or the value of [fabric] manager; if it begins with "{", the partitions that Fabric
+ * Manager lists.
  * covers: src/core/fabric_map.c src/core/fm_proto.c */
 #include <stdint.h>
 #include <string.h>
@@ -34,6 +35,9 @@ static void from_manager(const char *text)
 			abort();
 		return;
 	}
+	for (int i = 0; i < list.n; i++)
+		if (fm_find_rival(&list, list.v[i].id) == &list.v[i] || fm_list_find(&list, list.v[i].id) != &list.v[i])
+			abort();
 	*PUSH_ZEROED(known.gpus, known.n_gpus) = (struct fabric_id){ .id = 2, .addr = { 0, 0x4d, 0, 0 } };
 	if (fabric_map_from_fm(&list, &known, uuids, ARRAY_SIZE(uuids), &m, &e) == 0)
 		check(&m);
@@ -48,7 +52,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	AUTO_FREE char *text = xstrndup((const char *)data, size);
 	struct fabric_map m = { 0 };
 	struct problems ps = { 0 };
+	struct fm_spec spec;
 
+	(void)fm_spec_parse(text, &spec);
 	if (*text == '{') {
 		from_manager(text);
 		return 0;

@@ -2,7 +2,7 @@
 /* libFuzzer entry: what a hostile QEMU may send.
  *
  * The first byte says how the rest is cut into pieces; then everything that reads a reply gets every reply.
- * covers: src/core/qmp_proto.c src/core/qmp_words.c src/core/life_events.c */
+ * covers: src/core/qmp_proto.c src/core/life_events.c */
 #include <json-c/json.h>
 #include <stdint.h>
 

@@ -337,6 +337,8 @@ Test(security, each_weakness_is_seen)
 	EXPECT_WARNS(memset(f.uids, 0, sizeof(f.uids)), "user=uid 0 0 0 0, gid 7 7 7 7;");
 	EXPECT_WARNS(f.caps[2] = 1 << 14 | 1, "capabilities=chown ipc_lock;");
 	EXPECT_WARNS(f.caps[0] = UINT64_C(1) << 63, "capabilities=63;");
+	EXPECT_WARNS(f.caps[2] = UINT64_MAX, "capabilities=all;");
+	EXPECT_WARNS(f.caps[2] = 0x1fffeffffff, "capabilities=all but sys_resource;");
 	/* The bounding set is nothing to have by itself. */
 	EXPECT_WARNS(f.caps[3] = 1 << 21, "");
 	EXPECT_WARNS(f.caps[3] = 1 << 21; f.no_new_privs = false, "bounding set=sys_admin;no new privileges=off;");
