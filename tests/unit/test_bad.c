@@ -345,7 +345,6 @@ static struct try try_plan(const char *host, const char *text, const char *const
 		free(at(&t.host, *bad)->bad);
 		at(&t.host, *bad)->bad = xstrdup("its reset failed");
 	}
-	config_init(&vm);
 	cr_assert(config_parse("x.ini", text, strlen(text), &none, &vm, &t.ps) == 0, "%s", t.ps.n ? t.ps.v[0].message : "");
 	t.r = plan_make(&req, &t.plan, &t.ps);
 	config_clear(&vm);

@@ -277,7 +277,6 @@ static bool plan_it(struct machine *m, const char *name)
 	bool too_old = true;
 	int r;
 
-	config_init(&m->vm);
 	r = golden_plan(name, &run, &m->vm, &m->p, &ps);
 	for (size_t i = 0; i < ps.n; i++) {
 		fprintf(stderr, "%s: %s\n", name, ps.v[i].message);

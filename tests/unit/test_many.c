@@ -508,7 +508,6 @@ static int plan_gpu(const struct topology *host, struct place *p, struct problem
 	struct err e = { 0 };
 	int r;
 
-	config_init(&vm);
 	cr_assert(write_file_atomic(path, text, strlen(text), 0600) == 0 && config_load(path, &none, &vm, ps) == 0);
 	cr_assert(claim_collect_use(NULL, vm.name, &use, &e) == 0, "%s", e.msg);
 	r = plan_make(&(struct plan_request){ .vm = &vm, .host = host, .use = &use, .fabric = &fabric, .qemu = &qemu, .rundir = "/run/gpuvm/second",

@@ -54,7 +54,6 @@ static void plan_it(struct result *r, const char *fixture, const char *qemu, con
 	r->root = mkhost_fixture(fixture);
 	cr_assert_not_null(r->root);
 	cr_assert(probe_host(r->root, &r->host, &e) == 0, "%s", e.msg);
-	config_init(&r->vm);
 	cr_assert(config_parse("x.ini", all, strlen(all), NULL, &r->vm, &r->ps) == 0, "%s",
 		  r->ps.n ? r->ps.v[0].message : "");
 	r->r = plan_make(&req, &r->p, &r->ps);
