@@ -134,7 +134,7 @@ expect_eq "os: who uses which queue" "0 cpus 2
 expect_eq "data: who uses which queue" "0 cpus 0, 1
 1 cpus 2, 3" "$(reported queue data)"
 expect_match "the seed is one of the disks" '^/dev/vd' "$(reported seed)"
-expect_eq "files of the seed" "meta-data user-data" "$(reported files)"
+expect_eq "files of the seed" "gpuvm-check.sh meta-data nccl-topo.xml user-data" "$(reported files)"
 expect_eq "user-data, read in the guest" "$(md5sum <"$user" | cut -d' ' -f1)" "$(reported user-data | cut -d' ' -f1)"
 expect_eq "meta-data" 'instance-id: "disks" local-hostname: "disks"' "$(reported meta-data)"
 expect_eq "the guest wrote to its disk" 1 "$(reported written)"
