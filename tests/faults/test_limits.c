@@ -21,7 +21,7 @@ static struct place limits_new(void)
 	struct place p = place_new();
 	AUTO_FREE char *run = xasprintf("%s/run", p.root);
 
-	cr_assert(mkdir(run, 0700) == 0 && setenv("GPUVM_RUNDIR", run, 1) == 0);
+	cr_assert(mkdir(run, 0755) == 0 && setenv("GPUVM_RUNDIR", run, 1) == 0);
 	/* QEMU is asked what it can do only once: its answers are in the state folder. */
 	EXPECT_SH(&p, 0, "$L -d " QUIET " && $G kill demo && rm -rf $R/run/demo $R/run/lock");
 	return p;
@@ -37,7 +37,7 @@ static void limits_end(struct place *p)
 /* /run is a tmpfs of @kib. False: not for us. */
 static bool mount_run(const struct place *p, int kib)
 {
-	AUTO_FREE char *run = xasprintf("%s/run", p->root), *size = xasprintf("size=%dk", kib);
+	AUTO_FREE char *run = xasprintf("%s/run", p->root), *size = xasprintf("size=%dk,mode=0755", kib);
 
 	return geteuid() == 0 && unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("tmpfs", run, "tmpfs", 0, size) == 0;
 }
