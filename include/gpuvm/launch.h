@@ -66,6 +66,8 @@ struct launch {
 	bool claimed;
 	bool adopted; /* QEMU was started by another launcher: it is not our child */
 	int busy_fd; /* claim_busy(); 0: not taken */
+	bool hurries; /* with nice values of -20 in place of these */
+	int nice_before, session_nice_before;
 	int lock_fd, listen_fd, log_fd, signal_fd;
 	struct plan_fds fds; /* control is listen_fd: not closed with the others */
 	struct spawn child;

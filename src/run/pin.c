@@ -74,7 +74,8 @@ static int ask_iothreads(struct launch *l, struct pins *pins, struct err *e)
 {
 	AUTO_FREE struct qmp_iothread *io = NULL;
 	size_t n = 0;
-	int r = qmp_query_iothreads(&l->qmp, &io, &n, e);
+	/* Those of nobody's plan are for the emulator CPUs, as all others. */
+	int r = l->plan.n_iothreads ? qmp_query_iothreads(&l->qmp, &io, &n, e) : 0;
 
 	for (size_t i = 0; i < n && r == 0; i++)
 		add_pin(pins, io[i].tid, iothread_cpus(&l->plan, io[i].id));

@@ -386,6 +386,16 @@ static void watch_logs(struct supervisor *s)
 	s->logs_at = s->logs_fd < 0 ? NEVER : now_ms();
 }
 
+/* The kernel takes 15 ms to close an inotify file: it waits until nobody reads its marks any more. QEMU needs as long to end. */
+static void unwatch_logs(struct supervisor *s)
+{
+	if (s->logs_fd < 0)
+		return;
+	close(s->logs_fd);
+	s->logs_fd = -1;
+	s->logs_at = NEVER;
+}
+
 static void stop_watchdog(struct supervisor *s)
 {
 	if (s->watchdog_ms)
@@ -496,10 +506,12 @@ int launch_supervise(struct launch *l)
 			do_what_is_due(&s);
 		/* Events that arrived while a command waited for its reply. */
 		drain_events(&s);
+		/* The guest writes nothing any more, and QEMU has a deadline. */
+		if (l->state == LIFE_QUITTING || l->state == LIFE_KILLING)
+			unwatch_logs(&s);
 	}
 	stop_watchdog(&s);
-	if (s.logs_fd >= 0)
-		close(s.logs_fd);
+	unwatch_logs(&s);
 	code = judge_end(&s);
 	/* A unit that has said so cannot say READY=1 again. */
 	if (!launch_restarts(l, code))

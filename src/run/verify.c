@@ -91,7 +91,7 @@ static int verify_iothreads(const struct plan *p, struct qmp *q, const struct th
 {
 	AUTO_FREE struct qmp_iothread *io = NULL;
 	size_t n_io = 0;
-	int r = qmp_query_iothreads(q, &io, &n_io, e);
+	int r = p->n_iothreads ? qmp_query_iothreads(q, &io, &n_io, e) : 0;
 
 	if (r < 0)
 		return r;
