@@ -133,7 +133,7 @@ struct life_step life_next(enum life_state s, enum life_event e)
 /* A guest's driver is loaded seconds to minutes after a (re)start: later looks are farther apart, and there is a last one. */
 uint64_t life_look_pause_ms(unsigned int nth)
 {
-	static const uint64_t pauses[] = { 1000, 4000, 25000, 270000 }; /* so it is at 1 s, 5 s, 30 s and 5 min */
+	static const uint64_t pauses[] = { 100, 900, 4000, 25000, 270000 }; /* so it is at 0.1 s, 1 s, 5 s, 30 s and 5 min */
 
 	return nth < sizeof(pauses) / sizeof(*pauses) ? pauses[nth] : 0;
 }

@@ -155,13 +155,14 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 	if (r < 0)
 		return r;
 	p.t = &t;
+	r = probe_pci_begin(&p, e);
+	if (r < 0)
+		return r;
 	read_machine(&p);
 	r = probe_cpus(&p, e);
 	if (r < 0)
 		return r;
-	r = probe_pci(&p, e);
-	if (r < 0)
-		return r;
+	probe_pci(&p);
 	topology_finish(&t);
 	probe_dead(&p);
 	probe_use(&p);

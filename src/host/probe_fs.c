@@ -37,6 +37,7 @@ int probe_open(const char *root, struct probe *ret, struct err *e)
 
 void probe_close(struct probe *p)
 {
+	probe_pci_end(p);
 	close_cleanup(&p->root_fd);
 	close_cleanup(&p->sys_fd);
 	close_cleanup(&p->proc_fd);

@@ -3,17 +3,46 @@
  *
  * Care is taken with what is read of each function, because there may be thousands (virtual functions), and because
  * some attributes wait for the device's lock, which a blocked unbind holds: uevent and sriov_numvfs are not read for
- * functions where something else answers the question. */
+ * functions where something else answers the question.
+ *
+ * How it works: probe_pci_begin() lists the functions; where they are many, threads read them while the caller looks at CPUs, and each, with the caller in
+ * the end, takes the next few until there are no more.  Only then probe_pci() puts them together, in order: parents come before what is below them. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <pci/pci.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "probe_priv.h"
+
+#define MAX_THREADS	8
+#define FEW_FUNCS	256 /* are read sooner than threads begin */
+#define FUNCS_AT_A_TIME 16
+
+/* A function as its folder has it. */
+struct found {
+	struct pci_func f;
+	struct pci_addr up; /* the bridge above */
+	bool is_below;      /* there is one */
+	bool gone;	    /* since it was listed */
+};
+
+struct pci_reading {
+	int devices; /* the folder of all, O_PATH */
+	struct found *v;
+	size_t n;
+	atomic_size_t next; /* who wants to read takes the functions from here on */
+	pthread_t threads[MAX_THREADS];
+	int n_threads;
+};
 
 /* --- libpci: its errors end the program unless the handler does not come back --------------------------- */
 
@@ -133,23 +162,19 @@ static bool ids_from_files(int dir, struct pci_func *f)
 
 /* "../../../devices/pci0000:15/0000:15:01.0/0000:16:00.0": the bridge above, and the host bridge.
  * A function behind VMD has two host bridges on its way; its own is the last one. */
-static void place_in_tree(const struct topology *t, struct pci_func *f, char *path)
+static void place_in_tree(struct found *x, char *path)
 {
-	struct pci_addr up;
 	char *last = strrchr(path, '/'), *host = NULL;
 
-	f->parent = -1;
 	for (char *s = strstr(path, "/pci"); s; s = strstr(s + 1, "/pci"))
 		host = s + strlen("/pci");
 	if (host)
-		snprintf(f->root_bus, sizeof(f->root_bus), "%.*s", (int)strcspn(host, "/"), host);
+		snprintf(x->f.root_bus, sizeof(x->f.root_bus), "%.*s", (int)strcspn(host, "/"), host);
 	if (!last)
 		return;
 	*last = '\0';
 	last = strrchr(path, '/');
-	/* Bridges have lower bus numbers than what is below them: they have been added already. */
-	if (last && parse_pci_addr(last + 1, &up) == 0)
-		f->parent = topology_find_func(t, &up);
+	x->is_below = last && parse_pci_addr(last + 1, &x->up) == 0;
 }
 
 static void read_bars(int dir, struct pci_func *f)
@@ -194,9 +219,9 @@ static unsigned int read_width(int dir, const char *name)
 }
 
 /* Only where there can be a link: not for functions on a root bus (integrated ones), nor for virtual functions. */
-static void read_link(int dir, struct pci_func *f)
+static void read_link(int dir, struct pci_func *f, bool is_below)
 {
-	if (f->is_vf || (f->parent < 0 && f->class_code >> 8 != 0x0604))
+	if (f->is_vf || (!is_below && f->class_code >> 8 != 0x0604))
 		return;
 	f->link.max_mts = read_speed(dir, "max_link_speed");
 	if (!f->link.max_mts)
@@ -207,12 +232,12 @@ static void read_link(int dir, struct pci_func *f)
 }
 
 /* The node that has all CPUs of local_cpulist. It lists every CPU where the firmware said nothing. */
-static int local_node(const struct topology *t, int dir)
+static int local_node(const struct topology *t, int devices, const struct pci_addr *addr)
 {
 	struct cpuset local;
-	char buf[4096];
+	char buf[4096], bdf[PCI_ADDR_STR];
 
-	if (t->n_nodes < 2 || probe_read(dir, "local_cpulist", buf, sizeof(buf)) <= 0 ||
+	if (t->n_nodes < 2 || probe_readf(devices, buf, sizeof(buf), "%s/local_cpulist", pci_addr_format(addr, bdf)) <= 0 ||
 	    cpuset_parse(buf, &local) < 0 || cpuset_empty(&local))
 		return -1;
 	for (size_t i = 0; i < t->n_nodes; i++)
@@ -244,25 +269,25 @@ static void read_state(int dir, struct pci_func *f)
 	f->can_reset = probe_exists(dir, "reset_method") || probe_exists(dir, "reset");
 }
 
-/* -ENODEV if it has gone since it was listed. */
-static int read_func(const struct topology *t, int devices, struct pci_func *f)
+/* False: it has gone. */
+static bool read_func(int devices, struct found *x)
 {
 	char bdf[PCI_ADDR_STR], path[PATH_MAX];
+	struct pci_func *f = &x->f;
 	AUTO_CLOSE int dir = -1;
 
 	pci_addr_format(&f->addr, bdf);
 	if (probe_link(devices, bdf, path, sizeof(path)) < 0)
-		return -ENODEV;
+		return false;
 	dir = openat(devices, bdf, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0 || (!ids_from_modalias(dir, f) && !ids_from_files(dir, f)))
-		return -ENODEV;
-	place_in_tree(t, f, path);
+		return false;
+	place_in_tree(x, path);
 	read_state(dir, f);
 	read_bars(dir, f);
-	read_link(dir, f);
+	read_link(dir, f, x->is_below);
 	f->sysfs_node = probe_read_int(dir, "numa_node", -1);
-	f->local_node = f->sysfs_node < 0 ? local_node(t, dir) : -1;
-	return 0;
+	return true;
 }
 
 /* --- all of them ------------------------------------------------------------------------------------------ */
@@ -273,43 +298,120 @@ static int addr_cmp(const void *a, const void *b)
 }
 
 /* Sorted; -Exxx if the folder cannot be read. libpci's list would read two files of each first. */
-static int list_functions(int devices, struct pci_addr **ret, size_t *ret_n)
+static int list_functions(int devices, struct found **ret, size_t *ret_n)
 {
 	AUTO_CLOSE int fd = openat(devices, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	AUTO_CLOSEDIR DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	AUTO_FREE struct pci_addr *addrs = NULL;
 	struct dirent *d;
 	struct pci_addr addr;
+	size_t n = 0;
 
 	if (!dir)
 		return -errno;
 	STEAL_FD(fd);
 	while ((d = readdir(dir)))
 		if (parse_pci_addr(d->d_name, &addr) == 0)
-			*PUSH_ZEROED(*ret, *ret_n) = addr;
-	if (*ret_n)
-		qsort(*ret, *ret_n, sizeof(addr), addr_cmp);
+			*PUSH_ZEROED(addrs, n) = addr;
+	if (n)
+		qsort(addrs, n, sizeof(addr), addr_cmp);
+	*ret = xcalloc(n + 1, sizeof(**ret));
+	for (size_t i = 0; i < n; i++)
+		(*ret)[i].f.addr = addrs[i];
+	*ret_n = n;
 	return 0;
 }
 
-static int read_all(const struct probe *p, int devices)
+static void *read_some(void *arg)
 {
-	AUTO_FREE struct pci_addr *addrs = NULL;
-	struct pci_access *a = open_access(p);
-	struct topology *t = p->t;
+	struct pci_reading *r = arg;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&r->next, FUNCS_AT_A_TIME)) < r->n)
+		for (size_t end = MIN(i + FUNCS_AT_A_TIME, r->n); i < end; i++)
+			r->v[i].gone = !read_func(r->devices, &r->v[i]);
+	return NULL;
+}
+
+/* With open files of its own: two threads that share them meet at each open(). One that may not is slower. */
+static void *read_aside(void *arg)
+{
+	(void)unshare(CLONE_FILES);
+	return read_some(arg);
+}
+
+static void join_all(struct pci_reading *r)
+{
+	while (r->n_threads > 0)
+		pthread_join(r->threads[--r->n_threads], NULL);
+}
+
+/* Signals are the caller's. One that cannot be started has nothing to do. */
+static void start_threads(struct pci_reading *r)
+{
+	sigset_t all, before;
+	cpu_set_t cpus;
+	int n = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : MAX_THREADS;
+
+	if (r->n <= FEW_FUNCS)
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	while (r->n_threads < MIN(n, MAX_THREADS) - 1 && pthread_create(&r->threads[r->n_threads], NULL, read_aside, r) == 0)
+		r->n_threads++;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+int probe_pci_begin(struct probe *p, struct err *e)
+{
+	AUTO_CLOSE int devices = openat(p->sys_fd, "bus/pci/devices", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct found *v = NULL;
 	size_t n = 0;
-	int r = list_functions(devices, &addrs, &n);
-	bool usable = r == 0 && n && guarded(do_init, a);
+	int r;
 
-	for (size_t i = 0; i < n; i++) {
-		struct pci_func f = { .addr = addrs[i] };
+	if (devices < 0)
+		return 0; /* a machine without PCI */
+	r = list_functions(devices, &v, &n);
+	if (r < 0)
+		return err_sys(e, r, "list PCI functions");
+	p->pci = xcalloc(1, sizeof(*p->pci));
+	*p->pci = (struct pci_reading){ .devices = STEAL_FD(devices), .v = v, .n = n };
+	start_threads(p->pci);
+	return 0;
+}
 
-		if (read_func(t, devices, &f) < 0)
+void probe_pci_end(struct probe *p)
+{
+	if (!p->pci)
+		return;
+	join_all(p->pci);
+	close(p->pci->devices);
+	free(p->pci->v);
+	free(p->pci);
+	p->pci = NULL;
+}
+
+static void put_together(const struct probe *p)
+{
+	struct pci_access *a = open_access(p);
+	const struct pci_reading *r = p->pci;
+	struct topology *t = p->t;
+	bool usable = r->n && guarded(do_init, a);
+
+	for (size_t i = 0; i < r->n; i++) {
+		const struct found *x = &r->v[i];
+		struct pci_func *f;
+
+		if (x->gone)
 			continue;
-		f.port = f.class_code >> 8 != 0x0604 ? PORT_ENDPOINT : usable ? port_type(a, &f.addr) : PORT_UNKNOWN;
-		*PUSH_ZEROED(t->funcs, t->n_funcs) = f;
+		f = PUSH_ZEROED(t->funcs, t->n_funcs);
+		*f = x->f;
+		/* Bridges have lower bus numbers than what is below them: they have been added already. */
+		f->parent = x->is_below ? topology_find_func(t, &x->up) : -1;
+		f->local_node = f->sysfs_node < 0 ? local_node(t, r->devices, &f->addr) : -1;
+		f->port = f->class_code >> 8 != 0x0604 ? PORT_ENDPOINT : usable ? port_type(a, &f->addr) : PORT_UNKNOWN;
 	}
 	pci_cleanup(a);
-	return r;
 }
 
 /* The ConnectX-7 functions that manage the NVSwitches of B200 and B300 look like any NIC; only their vital product data tell
@@ -362,17 +464,14 @@ void probe_dead(struct probe *p)
 	}
 }
 
-int probe_pci(struct probe *p, struct err *e)
+void probe_pci(struct probe *p)
 {
-	AUTO_CLOSE int devices = openat(p->sys_fd, "bus/pci/devices", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int r;
-
-	if (devices < 0)
-		return 0; /* a machine without PCI */
-	r = read_all(p, devices);
-	if (r < 0)
-		return err_sys(e, r, "list PCI functions");
+	if (!p->pci)
+		return;
+	read_some(p->pci);
+	join_all(p->pci);
+	put_together(p);
 	probe_names(p);
-	find_nvlink_managers(p->t, devices);
-	return 0;
+	find_nvlink_managers(p->t, p->pci->devices);
+	probe_pci_end(p);
 }

@@ -14,6 +14,7 @@ struct probe {
 	bool live;
 	int root_fd, sys_fd, proc_fd;
 	struct topology *t; /* being filled */
+	struct pci_reading *pci; /* from probe_pci_begin() to probe_pci_end() */
 };
 
 int probe_open(const char *root, struct probe *ret, struct err *e);
@@ -52,7 +53,9 @@ void probe_hwloc_cpus(struct topology *t, struct hwloc_topology *h);
 
 /* The parts; each fills its fields of p->t. */
 int probe_cpus(struct probe *p, struct err *e); /* nodes, cpus, memory, allowed */
-int probe_pci(struct probe *p, struct err *e);  /* funcs; after probe_cpus() */
+int probe_pci_begin(struct probe *p, struct err *e); /* list the functions, and begin to read them where they are many */
+void probe_pci(struct probe *p);                /* funcs; after probe_cpus() */
+void probe_pci_end(struct probe *p);            /* whatever became of it; probe_close() does it */
 void probe_names(const struct probe *p);        /* names of funcs */
 void probe_dead(struct probe *p);               /* dead; after topology_finish() */
 void probe_nets(struct probe *p);               /* nets */

@@ -191,7 +191,7 @@ Test(lifecycle, looks_have_an_end)
 		cr_assert(n < 10 && pause > last, "look %u after %d ms", n, (int)pause);
 		at += pause;
 	}
-	cr_expect(n == 4 && at == 300000, "%u looks in %d ms", n, (int)at);
+	cr_expect(n == 5 && at == 300000, "%u looks in %d ms", n, (int)at);
 	cr_expect(life_look_pause_ms(UINT_MAX) == 0);
 }
 
