@@ -84,6 +84,9 @@ const struct fm_partition *fm_find_rival(const struct fm_list *l, int id);
 /* The tool that @spec stands for: "TOOL[ ADDRESS]", owned, to be kept in a claim. -ENOENT: there is none; @e says what was looked for. */
 int fm_find(const char *spec, char **ret, struct err *e);
 
+/* The version of the Fabric Manager of this machine ("580.95.05", owned), as its program nv-fabricmanager says; NULL. (fm_fmpm.c) */
+char *fm_version(unsigned int timeout_ms, struct err *e);
+
 struct fm {
 	const char *manager;   /* of fm_find() */
 	unsigned int call_ms;  /* 0: FM_CALL_MS */

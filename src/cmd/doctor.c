@@ -11,9 +11,11 @@
 #include "gpuvm/capture.h"
 #include "gpuvm/doctor.h"
 #include "gpuvm/draw.h"
+#include "gpuvm/fabric_manager.h"
 #include "gpuvm/log.h"
 #include "gpuvm/probe.h"
 
+#define FM_TIMEOUT_MS 5000
 #define REPORT_MAX (16UL << 20) /* bytes of another machine's report; one of 4096 functions has 1 MiB */
 
 static const char usage[] =
@@ -150,6 +152,31 @@ static void find_qemu(struct machine *m)
 		m->facts.qemu = &m->qemu;
 }
 
+/* Only one that runs: its program would start another. */
+static void find_fabric_manager(struct doctor_facts *f)
+{
+	AUTO_FREE char *manager = NULL;
+	AUTO_FREE struct fm_list *list = xcalloc(1, sizeof(*list));
+	struct fm m = { .call_ms = FM_TIMEOUT_MS };
+	struct err e = { 0 };
+	int r;
+
+	if (f->fabric_manager != 1)
+		return;
+	f->fm_version = fm_version(FM_TIMEOUT_MS, &e);
+	r = fm_find("auto", &manager, &e);
+	if (r == 0) {
+		m.manager = manager;
+		r = fm_list(&m, list, &e);
+		f->fm_asked = r == 0;
+	}
+	if (r < 0)
+		f->fm_error = xstrdup(e.msg);
+	for (int i = 0; r == 0 && i < list->n; i++)
+		f->fm_active += list->v[i].active;
+	f->fm_partitions = list->n;
+}
+
 /* @sysroot: NULL for this machine */
 static int examine(const char *sysroot, struct machine *m, struct err *e)
 {
@@ -165,6 +192,7 @@ static int examine(const char *sysroot, struct machine *m, struct err *e)
 		find_bad(m);
 		find_claims(&m->facts);
 		find_qemu(m);
+		find_fabric_manager(&m->facts);
 	}
 	doctor_check(&m->facts, &m->report);
 	return 0;

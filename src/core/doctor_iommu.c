@@ -139,13 +139,15 @@ static void check_kvm(struct doctor *d)
 		doctor_not_known(d, "kvm-nested", "kvm_intel and kvm_amd are not loaded, or their parameter could not be read");
 }
 
+#define ACS_BITS 16 /* of the register; the kernel reads no more */
+
 /* FLAGS@DEVICES;FLAGS@DEVICES...: bits from right to left, "x" leaves one alone. Does one of them switch redirection off? */
 static bool config_acs_merges(const char *value)
 {
 	for (const char *s = value; s && *s; s += strcspn(s, ";"), s += *s == ';') {
 		size_t flags = strcspn(s, "@;");
 
-		for (size_t bit = 0; bit < flags; bit++)
+		for (size_t bit = 0; bit < flags && bit < ACS_BITS; bit++)
 			if (s[flags - 1 - bit] == '0' && ACS_REDIRECT >> bit & 1)
 				return true;
 	}

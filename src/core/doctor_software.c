@@ -115,6 +115,33 @@ static void check_qemu(struct doctor *d)
 
 /* --- services -------------------------------------------------------------------------------------------------------------- */
 
+/* Guests that share the fabric need a driver of its version, too; and it refuses to start beside another one, so a pair that differs was upgraded in part. */
+static void check_fabric_version(struct doctor *d)
+{
+	const char *fm = d->f->fm_version, *driver = d->f->nvidia_version;
+
+	if (!fm || !driver) {
+		doctor_not_known(d, "fabric-version", fm ? "the NVIDIA driver is not loaded" : "nv-fabricmanager could not be asked");
+	} else if (!strcmp(fm, driver)) {
+		doctor_add(d, "fabric-version", DOCTOR_OK, "host", "Fabric Manager and driver are %s; guests need that driver, too", fm);
+	} else {
+		doctor_add(d, "fabric-version", DOCTOR_PROBLEM, "host", "Fabric Manager is %s, the driver %s", fm, driver);
+		doctor_fix(d, "install nvidia-fabricmanager of version %s, and systemctl restart nvidia-fabricmanager", driver);
+	}
+}
+
+static void check_fabric_state(struct doctor *d)
+{
+	if (d->f->fm_asked < 0) {
+		doctor_not_known(d, "fabric-state", "%s", d->f->fm_error ? d->f->fm_error : "Fabric Manager was not asked");
+	} else if (!d->f->fm_asked) {
+		doctor_add(d, "fabric-state", DOCTOR_WARNING, "host", "Fabric Manager does not tell its partitions: %s", d->f->fm_error ? d->f->fm_error : "no reason");
+		doctor_fix(d, "FABRIC_MODE=1 in /usr/share/nvidia/nvswitch/fabricmanager.cfg; systemctl restart nvidia-fabricmanager; gpuvm fabric list");
+	} else {
+		doctor_add(d, "fabric-state", DOCTOR_OK, "host", "%d partitions, %d active", d->f->fm_partitions, d->f->fm_active);
+	}
+}
+
 static void check_fabric_manager(struct doctor *d)
 {
 	size_t switches = 0, ours = 0;
@@ -138,6 +165,10 @@ static void check_fabric_manager(struct doctor *d)
 	} else {
 		doctor_add(d, "fabric-manager", DOCTOR_OK,
 			   "host", ours ? "it runs" : "no NVSwitch is on nvidia: it runs in the guests that get the switches");
+	}
+	if (ours && d->f->fabric_manager == 1) {
+		check_fabric_version(d);
+		check_fabric_state(d);
 	}
 }
 

@@ -79,6 +79,33 @@ static char *run(const struct strv *argv, unsigned int timeout_ms, int *ret_stat
 	return r < 0 ? NULL : STEAL_PTR(text);
 }
 
+char *fm_version(unsigned int timeout_ms, struct err *e)
+{
+	AUTO_FREE char *tool = spawn_find_program("nv-fabricmanager"), *text = NULL;
+	struct strv argv = { 0 };
+	const char *at;
+	int status = 0;
+
+	if (!tool) {
+		err_set(e, -ENOENT, "there is no nv-fabricmanager in PATH");
+		return NULL;
+	}
+	strv_push(&argv, tool);
+	strv_push(&argv, "--version");
+	text = run(&argv, timeout_ms, &status, e);
+	strv_clear(&argv);
+	if (!text)
+		return NULL;
+	/* "Fabric Manager version is : 580.95.05" */
+	text[strcspn(text, "\n")] = '\0';
+	at = strpbrk(text, "0123456789");
+	if (status != 0 || !at || !strchr(at, '.')) {
+		err_set(e, -EPROTO, "'%s --version' says '%.100s'", tool, text);
+		return NULL;
+	}
+	return xstrndup(at, strspn(at, "0123456789."));
+}
+
 int fm_ask_program(const struct fm_spec *s, const struct fm_request *q, unsigned int timeout_ms, int *ret_code, struct fm_list *ret_list, struct err *e)
 {
 	AUTO_FREE char *text = NULL;

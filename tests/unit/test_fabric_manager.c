@@ -460,6 +460,44 @@ Test(fm_talk, one_that_hangs, .timeout = 60)
 	manager_end(&f);
 }
 
+static char *ask_version(const struct manager *f, const char *script, struct err *e)
+{
+	AUTO_FREE char *path = xasprintf("%s/nv-fabricmanager", f->dir);
+
+	put(f, "nv-fabricmanager", script);
+	cr_assert(chmod(path, 0700) == 0);
+	return fm_version(2000, e);
+}
+
+Test(fm_talk, its_version, .timeout = 60)
+{
+	static const struct {
+		const char *script, *version, *error;
+	} cases[] = {
+		{ "#!/bin/sh\ntest \"$*\" = --version && echo Fabric Manager version is : 580.95.05\n", "580.95.05", NULL },
+		{ "#!/bin/sh\necho no such option\n", NULL, "says 'no such option'" },
+		{ "#!/bin/sh\necho 1.2; exit 3\n", NULL, "says '1.2'" },
+		{ "#!/bin/sh\nexec sleep 100\n", NULL, "did not end within 2000 ms" },
+	};
+	struct manager f;
+	AUTO_FREE char *before = xstrdup(getenv("PATH")), *path = NULL;
+
+	manager_new(&f);
+	path = xasprintf("%s:%s", f.dir, before);
+	cr_assert(setenv("PATH", path, 1) == 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct err e = { 0 };
+		AUTO_FREE char *version = ask_version(&f, cases[i].script, &e);
+
+		cr_expect(cases[i].version ? version && !strcmp(version, cases[i].version) : !version && strstr(e.msg, cases[i].error), "%zu: '%s': %s", i,
+			  version ? version : "none", e.msg);
+	}
+	setenv("PATH", "/nowhere", 1);
+	cr_expect_null(fm_version(2000, &(struct err){ 0 }));
+	setenv("PATH", before, 1);
+	manager_end(&f);
+}
+
 Test(fm_talk, how_it_is_addressed, .timeout = 60)
 {
 	static const struct {
