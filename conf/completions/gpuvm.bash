@@ -16,7 +16,7 @@ _gpuvm_keys=(
 	memory.size memory.hugepages memory.prealloc memory.reserve memory.mem-lock pcie.topology pcie.mmio64 pcie.relation pcie.cliques pcie.acs
 	fabric.mode fabric.partition fabric.manager guest.agent guest.rng guest.panic guest.tpm guest.vsock guest.check-disk cloud-init.user-data cloud-init.meta-data
 	cloud-init.network-config console.serial lifecycle.stop-timeout lifecycle.ready-timeout lifecycle.busy-timeout lifecycle.on-reboot lifecycle.on-crash
-	lifecycle.on-launcher-death hooks.pre-bind hooks.post-start hooks.post-stop hooks.timeout security.user security.memlock security.sandbox qemu.binary qemu.args
+	lifecycle.on-launcher-death hooks.pre-bind hooks.post-start hooks.post-stop hooks.timeout security.user security.memlock security.sandbox security.device-filter qemu.binary qemu.args
 	qemu.env
 )
 

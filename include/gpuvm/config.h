@@ -148,6 +148,7 @@ struct vm_config {
 	uint64_t hook_timeout_ms;
 	enum conf_on_death on_launcher_death;
 	bool sandbox;
+	bool device_filter;
 	char *user; /* NULL: auto */
 	uint64_t memlock_bytes; /* 0: auto; UINT64_MAX: no limit */
 

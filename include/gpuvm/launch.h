@@ -180,12 +180,13 @@ int own_choose(struct launch *l, struct problems *ps, struct err *e);
 void own_clear(struct launch *l);
 void own_check(struct launch *l, struct problems *ps);
 int own_hand_over(struct launch *l, struct err *e);
+char *own_device_node(const struct launch *l, const struct plan_device *d); /* what VFIO has for it: the group, or with iommufd the device of its own; owned */
 int own_take_back(struct launch *l, int exit_code, struct err *e);
 bool own_explain(const struct launch *l, const char *words, struct err *e);
 /* QEMU's cgroup (limits.c). limits_name(): claim.cgroup, to be written before limits_set(), which lets the child in that waits at its gate; a host that has none for
  * us is a warning at most. limits_remove(): idempotent; -EBUSY while something in it does not end. */
 void limits_name(struct launch *l);
-void limits_set(struct launch *l);
+void limits_set(struct launch *l, const struct strv *argv);
 int limits_remove(struct claim *c, struct err *e);
 /* The stage after it, and its undo: swtpm (prepare.c). */
 int launch_start_tpm(struct launch *l, struct err *e);

@@ -23,6 +23,7 @@ struct security_facts {
 	char *memlock, *core, *files;	/* hard limits, as the kernel writes them */
 	char *cgroup;			/* of the unified hierarchy; NULL: none */
 	struct strv limits;		/* "memory.max 12345" of it */
+	int devices;			/* 1: the cgroup has a program that limits them, 0: none, -1: not known */
 	struct strv nodes;		/* device nodes that it has open */
 	unsigned int rundir_mode, rundir_uid, rundir_gid;
 };

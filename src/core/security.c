@@ -91,6 +91,7 @@ void security_judge(const struct security_facts *f, struct security_report *ret)
 	add(&r, "open files", xstrdup(f->files), NULL);
 	add(&r, "cgroup", xstrdup(f->cgroup ? f->cgroup : "none of version 2"), NULL);
 	add(&r, "cgroup limits", list(&f->limits), NULL);
+	add(&r, "devices", xstrdup(f->devices > 0 ? "only those of the plan" : f->devices == 0 ? "all that its user may open" : "not known"), NULL);
 	add(&r, "device nodes", list(&f->nodes), NULL);
 	add(&r, "run folder", xasprintf("uid %u, gid %u, mode %04o", f->rundir_uid, f->rundir_gid, f->rundir_mode),
 	    f->rundir_mode & 0022 ? "others may put files in it" :

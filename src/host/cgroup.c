@@ -12,7 +12,6 @@
 #include "gpuvm/cgroup.h"
 #include "gpuvm/parse.h"
 
-#define MOUNT		"/sys/fs/cgroup"
 #define SLICE		"/gpuvm.slice"
 #define REMOVE_MS       5000 /* a process that was killed leaves when it has given its memory back */
 #define REMOVE_PAUSE_MS 20
@@ -20,14 +19,14 @@
 char *cgroup_choose(const char *vm)
 {
 	struct statfs fs;
-	bool ours = access("/run/systemd/system", F_OK) < 0 && statfs(MOUNT, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC && access(MOUNT, W_OK) == 0;
+	bool ours = access("/run/systemd/system", F_OK) < 0 && statfs(CGROUP_MOUNT, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC && access(CGROUP_MOUNT, W_OK) == 0;
 
 	return ours ? xasprintf(SLICE "/%s", vm) : NULL;
 }
 
 static int put(const char *path, const char *file, const char *value, struct err *e)
 {
-	AUTO_FREE char *name = xasprintf(MOUNT "%s/%s", path, file);
+	AUTO_FREE char *name = xasprintf(CGROUP_MOUNT "%s/%s", path, file);
 	AUTO_CLOSE int fd = open(name, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0 || write(fd, value, strlen(value)) < 0)
@@ -37,7 +36,7 @@ static int put(const char *path, const char *file, const char *value, struct err
 
 static int make_folder(const char *path, struct err *e)
 {
-	AUTO_FREE char *dir = xasprintf(MOUNT "%s", path);
+	AUTO_FREE char *dir = xasprintf(CGROUP_MOUNT "%s", path);
 
 	return mkdir(dir, 0755) < 0 && errno != EEXIST ? err_sys(e, -errno, "create '%s'", dir) : 0;
 }
@@ -55,7 +54,7 @@ static void enable(const char *path)
 /* @value is consumed. */
 static int limit(const char *path, const char *file, char *value, struct err *e)
 {
-	AUTO_FREE char *name = xasprintf(MOUNT "%s/%s", path, file), *text = value;
+	AUTO_FREE char *name = xasprintf(CGROUP_MOUNT "%s/%s", path, file), *text = value;
 
 	return access(name, F_OK) == 0 ? put(path, file, text, e) : 0;
 }
@@ -90,7 +89,7 @@ int cgroup_make(const char *path, const struct cgroup_limits *limits, pid_t pid,
 
 int cgroup_remove(const char *path, struct err *e)
 {
-	AUTO_FREE char *dir = xasprintf(MOUNT "%s", path);
+	AUTO_FREE char *dir = xasprintf(CGROUP_MOUNT "%s", path);
 	const struct timespec pause = { .tv_nsec = REMOVE_PAUSE_MS * 1000000 };
 	struct err ignored;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "gpuvm/cgroup.h"
 #include "gpuvm/parse.h"
 #include "gpuvm/security.h"
 #include "gpuvm/sysfs.h"
@@ -65,6 +66,7 @@ static void read_cgroup(const struct sysfs *s, struct security_facts *f)
 	AUTO_FREE char *text = sysfs_read(s, "/proc/%d/cgroup", f->pid);
 
 	f->cgroup = text ? line_of(text, "0::") : NULL;
+	f->devices = f->cgroup ? cgroup_limits_devices(f->cgroup) : 0;
 	for (size_t i = 0; i < ARRAY_SIZE(files) && f->cgroup; i++) {
 		AUTO_FREE char *value = sysfs_read(s, "/sys/fs/cgroup%s/%s", f->cgroup, files[i]);
 

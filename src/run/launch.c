@@ -768,7 +768,7 @@ static int run_spawn(struct launch *l, struct err *e)
 		r = claim_write(&l->claim, e);
 	}
 	if (r == 0)
-		limits_set(l);
+		limits_set(l, &argv);
 	if (r == 0)
 		r = spawn_go(&l->child, e);
 	strv_clear(&argv);

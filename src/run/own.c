@@ -256,8 +256,7 @@ static int note_made(struct launch *l, const char *path, struct err *e)
 	return r < 0 ? r : note(l, path, e);
 }
 
-/* The group, or with iommufd the device of its own. */
-static char *device_node(const struct launch *l, const struct plan_device *d)
+char *own_device_node(const struct launch *l, const struct plan_device *d)
 {
 	struct strv names = { 0 };
 	char bdf[PCI_ADDR_STR], *path = NULL;
@@ -283,7 +282,7 @@ static int note_devices(struct launch *l, struct err *e)
 	int r = 0;
 
 	for (size_t i = 0; i < l->plan.n_devices && r == 0 && !l->plan.fake_devices; i++) {
-		AUTO_FREE char *node = device_node(l, &l->plan.devices[i]);
+		AUTO_FREE char *node = own_device_node(l, &l->plan.devices[i]);
 
 		/* Several devices may be one group. */
 		if (!is_noted(&l->claim, node))

@@ -108,6 +108,11 @@ expect_eq "its cgroup" 0::/gpuvm.slice/guest "$(grep '^0:' "/proc/$qemu/cgroup")
 check "a limit of memory: $(<$group/memory.max)" test "$(<$group/memory.max)" -gt $((4 << 30)) -a "$(<$group/memory.max)" -lt $((5 << 30))
 check "a limit of threads: $(<$group/pids.max)" test "$(<$group/pids.max)" -ge 1024
 expect_eq "CPUs: where its threads are, and no other node's" 0-9 "$(<$group/cpuset.cpus.effective)"
+expect_match "its devices" 'devices +only those of the plan' "$(gpuvm status --security guest)"
+# Root's shell in its cgroup: what permissions allow is refused.
+in_group() { bash -c "echo \$\$ >$group/cgroup.procs; $1"; }
+check "a device of the plan can be opened there" in_group ": <>/dev/vfio/vfio"
+expect_exit 1 "another one cannot" in_group ": </dev/kmsg"
 check "gpuvm verify" gpuvm verify guest
 expect_eq "lines that are not ok" 0 "$(gpuvm status --security --json guest | jq '[.[] | select(.ok | not)] | length')"
 check "the guest reports" wait_for 900 grep -q 'REPORT end' /run/gpuvm/guest/serial.log
