@@ -20,6 +20,7 @@
 #include "gpuvm/image.h"
 #include "gpuvm/log.h"
 #include "gpuvm/record.h"
+#include "gpuvm/trust.h"
 
 #define USER_DATA_MAX (INT64_C(16) << 20) /* clouds take some ten kilobytes */
 
@@ -596,13 +597,24 @@ static int start(const struct create *o)
 	return r;
 }
 
+/* A start would refuse what is made there. */
+static int check_folder(struct create *o)
+{
+	struct err e = { 0 };
+
+	if (o->dry_run || geteuid() != 0 || trust_check(launch_config_dir(), &e) != -EPERM)
+		return 0;
+	problems_add(&o->ps, PROBLEM_CONFIG, "file-not-trusted", "%s", e.msg);
+	return -EINVAL;
+}
+
 /* Look, decide, make. The text of the definition, or NULL with o->ps or o->e. */
 static char *create(struct create *o)
 {
 	AUTO_CLOSE int lock = o->dry_run ? -1 : image_lock(launch_state_dir(), &o->e);
 	AUTO_FREE char *text = NULL;
 
-	if ((lock < 0 && !o->dry_run) || check_free(o) < 0 || find_image(o) < 0 || open_user_data(o, &o->e) < 0)
+	if ((lock < 0 && !o->dry_run) || check_folder(o) < 0 || check_free(o) < 0 || find_image(o) < 0 || open_user_data(o, &o->e) < 0)
 		return NULL;
 	text = make_text(o);
 	if (text && !o->dry_run && make_vm(o, text) < 0)

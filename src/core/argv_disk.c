@@ -230,9 +230,10 @@ static bool ends_in(const char *s, const char *suffix)
 	return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
+/* By its name; files of a tmpfs are at /dev/shm. */
 static bool is_device(const struct disk_config *c)
 {
-	return strncmp(c->file, "/dev/", 5) == 0;
+	return strncmp(c->file, "/dev/", 5) == 0 && strncmp(c->file, "/dev/shm/", 9) != 0;
 }
 
 /* By what is said or the file's name; never by looking inside: a guest can write a qcow2 header into a raw disk. */

@@ -469,6 +469,11 @@ Test(create, refusal_leaves_nothing, .timeout = 120)
 		cr_expect(strcasestr(p.out, rows[i].says), "%s: '%s' is not in:\n%s", cmd, rows[i].says, p.out);
 		EXPECT_SH(&p, 0, "rm -f $R/x.list; " FILES("after") "; diff $R/before.list $R/after.list && [ ! -e $R/vms ]");
 	}
+	if (geteuid() == 0) {
+		EXPECT_SH(&p, 3, "chmod o+w $R/conf; $G create x --set vm.accel=tcg");
+		EXPECT_SAYS(&p, "could have been written by others");
+		EXPECT_SH(&p, 0, "chmod o-w $R/conf; rm -f $R/x.list; " FILES("after") "; diff $R/before.list $R/after.list && [ ! -e $R/vms ]");
+	}
 	/* as JSON, as a plan's */
 	EXPECT_SH(&p, 0, "$G create x --image nix --json | jq -e '.vm == \"x\" and .errors[0].code == \"image-missing\"'");
 	EXPECT_SH(&p, 0, "$G image remove base");

@@ -335,6 +335,12 @@ static const struct block_row {
 	  "file.aio=threads",
 	  "serial=a," },
 	{ { .no_io_uring = true },
+	  "file = /dev/shm/a.raw\n",
+	  "driver=raw,node-name=disk-a,read-only=off,cache.direct=off,cache.no-flush=off,file.driver=file,file.filename=/"
+	  "dev/shm/a.raw,file.cache.direct=off,"
+	  "file.aio=threads",
+	  "serial=a," },
+	{ { .no_io_uring = true },
 	  "file = /dev/nvme0n1\n",
 	  "driver=raw,node-name=disk-a,read-only=off,cache.direct=on,cache.no-flush=off,file.driver=host_device,file.filename=/dev/"
 	  "nvme0n1,"
