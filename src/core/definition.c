@@ -67,7 +67,7 @@ static char *PRINTF(1, 0) comment_of(const char *fmt, va_list ap)
 		if (*c < ' ' || *c > '~')
 			*c = '?';
 	if (strlen(text) > COMMENT_MAX)
-		strcpy(text + COMMENT_MAX - 3, "...");
+		memcpy(text + COMMENT_MAX - 3, "...", 4);
 	return text;
 }
 

@@ -243,7 +243,9 @@ static void choose_width(struct page *g)
 	int best_columns = 1;
 
 	for (int columns = 1; columns <= 2 && (columns == 1 || g->n > 1); columns++) {
-		for (double w = MIN_WIDTH; w <= MAX_WIDTH; w += 40) {
+		for (int i = 0; MIN_WIDTH + 40 * i <= MAX_WIDTH; i++) {
+			double w = MIN_WIDTH + 40 * i;
+
 			page_measure(g, w, columns);
 			if (!page_fits(g) || (best_cost >= 0 && page_cost(g) >= best_cost))
 				continue;

@@ -132,9 +132,9 @@ int fm_spec_parse(const char *text, struct fm_spec *ret)
 		if (s.none || strcmp(words.v[0], "auto") == 0)
 			i++;
 		else if (is_tool(words.v[0]))
-			strcpy(s.tool, words.v[i++]);
+			snprintf(s.tool, sizeof(s.tool), "%s", words.v[i++]);
 		if (i < words.n && is_address(words.v[i]))
-			strcpy(s.address, words.v[i++]);
+			snprintf(s.address, sizeof(s.address), "%s", words.v[i++]);
 		if (i < words.n)
 			r = -EINVAL;
 	}

@@ -77,7 +77,7 @@ static bool serves(const struct planner *pl, int bare, int node)
 	a = rank_on_socket(pl, bare, true, &n_bare);
 	b = rank_on_socket(pl, node, false, &n_gpu);
 	groups = gcd(n_bare, n_gpu);
-	return a * groups / n_bare == b * groups / n_gpu;
+	return n_bare && n_gpu && a * groups / n_bare == b * groups / n_gpu;
 }
 
 static int count_served(const struct planner *pl, int node, int (*count)(const struct planner *, int))
@@ -128,7 +128,7 @@ static bool gpu_nodes_suffice(const struct planner *pl)
 	for (size_t i = 0; i < t->n_nodes; i++) {
 		int ours = vm_gpus(pl, (int)i), all = host_gpus(pl, (int)i);
 
-		if (!ours)
+		if (!ours || !all)
 			continue;
 		/* One core in 24 stays with the host. */
 		cpus += cpuset_count(&t->nodes[i].cpus) * 23 / 24 * ours / all;

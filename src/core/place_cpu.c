@@ -357,7 +357,7 @@ static char *more_vcpus(const struct qemu_info *q, int max)
 /* What was computed may be too much for the machine type; what was asked for is refused instead, in check_vcpu_limits(). */
 static void clamp_demand(struct planner *pl, struct demand *d)
 {
-	int sum = 0, n = (int)pl->plan->n_nodes, max = max_vcpus(pl), each = max / n / 2 * 2;
+	int sum = 0, n = (int)pl->plan->n_nodes, max = max_vcpus(pl), each = n ? max / n / 2 * 2 : 0;
 
 	for (int i = 0; i < n; i++)
 		sum += d->vcpus[i];
@@ -656,7 +656,7 @@ static void number_vcpus(struct planner *pl, int threads)
 {
 	struct plan *p = pl->plan;
 	int n = (int)p->n_vcpus, nodes = (int)p->n_nodes;
-	bool equal = n % nodes == 0, contiguous = true;
+	bool equal = nodes && n % nodes == 0, contiguous = true;
 
 	for (int i = 0; i < n && equal; i++)
 		contiguous = contiguous && p->vcpus[i].guest_node == i / (n / nodes);

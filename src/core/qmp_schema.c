@@ -159,7 +159,7 @@ static char *type_text(const struct qmp_schema *s, const char *name)
 	if (fclose(f))
 		abort();
 	if (len > TEXT_MAX)
-		strcpy(text + TEXT_MAX - 3, "...");
+		memcpy(text + TEXT_MAX - 3, "...", 4);
 	return text;
 }
 

@@ -156,7 +156,7 @@ int qmp_words_arguments(char *const *words, size_t n, struct json_object **ret, 
 	struct json_object *args = NULL;
 	int r = 0;
 
-	if (n == 1 && *words[0] == '{') {
+	if (n == 1 && words && *words[0] == '{') {
 		r = parse_whole(words[0], &args);
 		if (r < 0)
 			return err_set(e, r, "the arguments are not a JSON object: %s", words[0]);

@@ -89,6 +89,6 @@ void spread_queues(const int *cpus, size_t n_nodes, int queues, int *ret)
 		done = share_out(v, n_nodes, all, queues < all ? queues : all, ret);
 	}
 	/* Also those past the number of CPUs, which Linux does not use. */
-	for (int i = done; i < queues; i++)
+	for (int i = done; i < queues && n_with; i++)
 		ret[i] = with[i % n_with];
 }

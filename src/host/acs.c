@@ -81,7 +81,7 @@ int acs_get_ats(const struct sysfs *s, const struct pci_addr *a, bool *ret_offer
 {
 	uint8_t config[DOCTOR_CONFIG_SIZE];
 	struct doctor_func x = { 0 };
-	size_t n;
+	size_t n = 0;
 	int r = read_alive(s, a, 0, config, &n, e);
 
 	if (r < 0)
