@@ -460,7 +460,7 @@ static void print_cells(const struct drawing *d, const struct row *r, const stru
 
 static void print_rows(const struct drawing *d, size_t from, size_t to, const struct widths *w)
 {
-	for (size_t i = from; i < to; i++) {
+	for (size_t i = from; d->rows && i < to; i++) {
 		const struct row *r = &d->rows[i];
 
 		if (r->look == LOOK_PORT) {

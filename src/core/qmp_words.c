@@ -165,7 +165,7 @@ int qmp_words_arguments(char *const *words, size_t n, struct json_object **ret, 
 	}
 	if (n)
 		args = json_object_new_object();
-	for (size_t i = 0; i < n && r == 0; i++)
+	for (size_t i = 0; words && i < n && r == 0; i++)
 		r = add_word(args, words[i], e);
 	if (r < 0)
 		json_object_put(args);

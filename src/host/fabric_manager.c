@@ -29,12 +29,12 @@ static int find_auto(struct fm_spec *s, struct err *e)
 	AUTO_FREE char *program = NULL, *why = NULL;
 
 	if (fm_try_library(LIBRARY, e) == 0) {
-		strcpy(s->tool, LIBRARY);
+		snprintf(s->tool, sizeof(s->tool), "%s", LIBRARY);
 		return 0;
 	}
 	program = spawn_find_program(PROGRAM);
 	if (program && strlen(program) < sizeof(s->tool)) {
-		strcpy(s->tool, program);
+		snprintf(s->tool, sizeof(s->tool), "%s", program);
 		return 0;
 	}
 	why = xstrdup(e->msg);

@@ -161,12 +161,12 @@ static int run_ask(const void *arg, struct err *e)
 {
 	const struct library_job *j = arg;
 	void *handle = NULL;
-	struct nvfm f;
+	struct nvfm f = { 0 };
 	int code, r = load(j->spec->tool, &f, e);
 
 	if (r < 0)
 		return r;
-	code = f.init();
+	code = f.init(); /* NOLINT(clang-analyzer-core.CallAndMessage): load() has found all of them */
 	/* Its own constructor may have done it. */
 	if (code == FM_OK || code == FM_IN_USE)
 		code = do_connect(&f, j->spec, &handle);

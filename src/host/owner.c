@@ -55,9 +55,8 @@ static int change_files(int fd, uid_t from, uid_t to, gid_t gid)
 
 		if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
 			continue;
-		if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			r = -errno;
-		else if (st.st_uid == from && fchownat(dirfd(dir), d->d_name, to, gid, AT_SYMLINK_NOFOLLOW) < 0)
+		if (fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    (st.st_uid == from && fchownat(dirfd(dir), d->d_name, to, gid, AT_SYMLINK_NOFOLLOW) < 0))
 			r = -errno;
 	}
 	return r < 0 ? r : -errno;

@@ -40,7 +40,7 @@ static bool read_net(int at, const char *name, struct host_net *ret)
 	/* Not every entry is an interface: bonding has a file of its own there. */
 	if (fd < 0 || strlen(name) >= sizeof(n.name))
 		return false;
-	strcpy(n.name, name);
+	memcpy(n.name, name, strlen(name) + 1);
 	n.mtu = probe_read_int(fd, "mtu", 0);
 	n.up = read_flags(fd, "flags") & IFF_UP;
 	probe_link_name(fd, "master", n.master, sizeof(n.master));

@@ -170,7 +170,7 @@ static int wait_greeting(struct qmp *q, uint64_t deadline, void (*progress)(void
 		if (r != -EAGAIN)
 			return r;
 		r = wait_news(q, 0, until, e);
-		if (r == -ETIMEDOUT && now_ms() < deadline)
+		if (r == -ETIMEDOUT && progress && now_ms() < deadline)
 			progress(ctx);
 		else if (r < 0 && q->n_replies == 0)
 			return r;

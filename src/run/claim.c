@@ -77,7 +77,7 @@ void claim_from_plan(const struct plan *p, const char *definition, struct claim 
 	c.boot_id = claim_boot_id();
 	c.launcher_start = process_start_time(getpid());
 	c.reason = xstrdup("");
-	strcpy(c.state, "starting");
+	snprintf(c.state, sizeof(c.state), "starting");
 	for (size_t i = 0; i < p->n_binds; i++) {
 		struct claim_device *d = PUSH_ZEROED(c.devices, c.n_devices);
 
@@ -787,7 +787,7 @@ static void note_failure(struct claim *c, size_t left, const char *why)
 	struct err e = { 0 };
 
 	c->recover_failed = time(NULL);
-	strcpy(c->state, "failed");
+	snprintf(c->state, sizeof(c->state), "failed");
 	free(c->reason);
 	c->reason = xstrdup(why);
 	c->n_devices = left;
@@ -817,7 +817,7 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 		note_failure(c, left, e->msg);
 		return err_wrap(e, "recover '%s'", c->vm);
 	}
-	strcpy(c->state, "failed");
+	snprintf(c->state, sizeof(c->state), "failed");
 	free(c->reason);
 	c->reason = xstrdup(this_boot ? "the launcher died; everything was given back" : "the host was restarted");
 	if (this_boot)
