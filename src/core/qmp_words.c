@@ -210,7 +210,7 @@ int qmp_words_line(const char *line, char **ret_command, struct json_object **re
 		r = read_message(words.v[0], ret_command, ret_arguments, e);
 	} else {
 		r = qmp_words_arguments(words.v + 1, words.n - 1, &args, e);
-		if (r == 0) {
+		if (r == 0 && words.n) {
 			*ret_command = xstrdup(words.v[0]);
 			*ret_arguments = args;
 		}
