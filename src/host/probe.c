@@ -86,27 +86,38 @@ static bool kvm_usable(const struct probe *p)
 	return fd >= 0;
 }
 
-static bool module_on_disk(const struct probe *p, const char *list, const char *file)
+/* A distribution's list of modules has a megabyte: it is read once, and only if something is not loaded yet. */
+static char *read_modules(const struct probe *p)
 {
-	char path[192];
-	AUTO_FREE char *text = NULL;
+	static const char *const lists[] = { "modules.builtin", "modules.dep" };
+	char *all = xstrdup("");
 
-	snprintf(path, sizeof(path), "lib/modules/%s/%s", p->t->kernel, list);
-	text = probe_read_all(p->root_fd, path);
-	return text && strstr(text, file);
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		AUTO_FREE char *path = xasprintf("lib/modules/%s/%s", p->t->kernel, lists[i]), *text = probe_read_all(p->root_fd, path), *before = all;
+
+		all = xasprintf("%s%s", before, text ? text : "");
+	}
+	return all;
 }
 
-static bool vfio_usable(const struct probe *p)
+static bool module_on_disk(struct probe *p, const char *file)
+{
+	if (!p->modules)
+		p->modules = read_modules(p);
+	return strstr(p->modules, file);
+}
+
+static bool vfio_usable(struct probe *p)
 {
 	return probe_exists(p->sys_fd, "bus/pci/drivers/vfio-pci") || probe_exists(p->sys_fd, "class/misc/vfio") ||
-	       module_on_disk(p, "modules.builtin", "/vfio-pci.ko") || module_on_disk(p, "modules.dep", "/vfio-pci.ko");
+	       module_on_disk(p, "/vfio-pci.ko");
 }
 
 /* A node that devtmpfs or kmod made before the module is there is opened through the module: looking must not load it. */
-static bool vhost_usable(const struct probe *p, const char *node, const char *module)
+static bool vhost_usable(struct probe *p, const char *node, const char *module)
 {
 	AUTO_FREE char *class = xasprintf("class/misc/%s", node), *dev = xasprintf("/dev/%s", node);
-	bool loadable = probe_exists(p->sys_fd, class) || module_on_disk(p, "modules.builtin", module) || module_on_disk(p, "modules.dep", module);
+	bool loadable = probe_exists(p->sys_fd, class) || module_on_disk(p, module);
 
 	if (!p->live || !loadable)
 		return loadable;
@@ -128,7 +139,7 @@ static bool io_uring_usable(const struct probe *p)
 	return fd >= 0;
 }
 
-static void read_machine(const struct probe *p)
+static void read_machine(struct probe *p)
 {
 	struct topology *t = p->t;
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gpuvm/parse.h"
@@ -38,6 +39,8 @@ int probe_open(const char *root, struct probe *ret, struct err *e)
 void probe_close(struct probe *p)
 {
 	probe_pci_end(p);
+	free(p->modules);
+	p->modules = NULL;
 	close_cleanup(&p->root_fd);
 	close_cleanup(&p->sys_fd);
 	close_cleanup(&p->proc_fd);

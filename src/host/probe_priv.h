@@ -14,6 +14,7 @@ struct probe {
 	bool live;
 	int root_fd, sys_fd, proc_fd;
 	struct topology *t; /* being filled */
+	char *modules; /* of its kernel: those built in and those on disk; NULL: not read yet */
 	struct pci_reading *pci; /* from probe_pci_begin() to probe_pci_end() */
 };
 
