@@ -202,7 +202,7 @@ static void join_lengths(struct numa_mapping *v, size_t n, char *maps)
 	}
 }
 
-int affinity_numa_maps(pid_t pid, struct numa_mapping **ret, size_t *ret_n, struct err *e)
+int affinity_numa_maps(pid_t pid, const char *policy, struct numa_mapping **ret, size_t *ret_n, struct err *e)
 {
 	AUTO_FREE char *numa = NULL;
 	AUTO_FREE char *maps = NULL;
@@ -218,7 +218,7 @@ int affinity_numa_maps(pid_t pid, struct numa_mapping **ret, size_t *ret_n, stru
 	for (char *line = strtok_r(numa, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		struct numa_mapping m = { 0 };
 
-		if (parse_numa_line(line, &m))
+		if (parse_numa_line(line, &m) && (!policy || strncmp(m.policy, policy, strlen(policy)) == 0))
 			*PUSH_ZEROED(v, n) = m;
 	}
 	join_lengths(v, n, maps);

@@ -178,7 +178,7 @@ static int verify_memory(const struct plan *p, pid_t pid, struct verify_report *
 {
 	AUTO_FREE struct numa_mapping *m = NULL;
 	size_t n = 0;
-	int r = affinity_numa_maps(pid, &m, &n, e);
+	int r = affinity_numa_maps(pid, "bind:", &m, &n, e);
 
 	for (size_t i = 0; i < p->n_nodes && r == 0; i++) {
 		struct node_pages np = count_pages(&p->nodes[i], m, n);
