@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -59,16 +60,10 @@ static int session_nice_now(void)
 	return nice;
 }
 
-/* Who has the lock goes before what else the CPUs have to do: all other launches wait for it (priority inversion). Real-time priority would do better,
- * and take the CPU from a guest. It is root's privilege; others are as quick as they are. */
-static void hurry(struct launch *l)
+/* Does what is forked inherit a negative nice value? */
+static int reset_on_fork(bool on)
 {
-	errno = 0;
-	l->nice_before = getpriority(PRIO_PROCESS, 0);
-	l->hurries = errno == 0 && setpriority(PRIO_PROCESS, 0, -20) == 0;
-	l->session_nice_before = session_nice_now();
-	if (l->hurries)
-		session_nice(-20);
+	return sched_setscheduler(0, SCHED_OTHER | (on ? SCHED_RESET_ON_FORK : 0), &(struct sched_param){ 0 });
 }
 
 static void hurry_end(struct launch *l)
@@ -76,9 +71,24 @@ static void hurry_end(struct launch *l)
 	if (!l->hurries)
 		return;
 	session_nice(l->session_nice_before);
-	if (setpriority(PRIO_PROCESS, 0, l->nice_before) < 0)
+	if (setpriority(PRIO_PROCESS, 0, l->nice_before) < 0 || reset_on_fork(false) < 0)
 		log_warning("%s: nice value %d: %s", l->plan.vm, l->nice_before, strerror(errno));
 	l->hurries = false;
+}
+
+/* Who has the lock goes before what else the CPUs have to do: all other launches wait for it (priority inversion). Real-time priority would do better,
+ * and take the CPU from a guest. It is root's privilege; others are as quick as they are. What it starts meanwhile does not hurry: the hook that a dead
+ * launcher owes may leave a daemon behind. */
+static void hurry(struct launch *l)
+{
+	errno = 0;
+	l->nice_before = getpriority(PRIO_PROCESS, 0);
+	l->hurries = errno == 0 && sched_getscheduler(0) == SCHED_OTHER && setpriority(PRIO_PROCESS, 0, -20) == 0;
+	l->session_nice_before = session_nice_now();
+	if (l->hurries)
+		session_nice(-20);
+	if (l->hurries && reset_on_fork(true) < 0)
+		hurry_end(l);
 }
 
 static void close_fd(int *fd)

@@ -445,13 +445,16 @@ Test(life, hooks_of_a_dead_launcher, .timeout = 120)
 
 	make_hook(&p, "pre", "exit 0");
 	make_hook(&p, "start", "exit 0");
-	make_hook(&p, "stop", NOTE "echo x >>$GPUVM_RUNDIR/times.ini");
+	make_hook(&p, "stop", NOTE "nice >$GPUVM_RUNDIR/nice.ini; echo x >>$GPUVM_RUNDIR/times.ini");
 	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "[ ! -e $R/times.ini ] && $G recover && [ $(wc -l <$R/times.ini) = 1 ]");
 	EXPECT_SH(&p, 0, "grep -x GPUVM_HOOK=post-stop $R/env-post-stop.ini && grep -x GPUVM_EXIT_CODE=1 $R/env-post-stop.ini && "
 			 "grep -x GPUVM_DEFINITION=$(realpath conf/demo.ini) $R/env-post-stop.ini && grep '^GPUVM_REASON=the launcher died' $R/env-post-stop.ini");
 	EXPECT_SH(&p, 0, "$G recover && $G recover demo && [ $(wc -l <$R/times.ini) = 1 ]");
 	/* before an allocation, whosesoever */
-	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "$L -d --set vm.name=other " DEMO " && [ $(wc -l <$R/times.ini) = 2 ] && $G kill other; rm -r $R/other");
+	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; " KILL_BOTH "$L -d --set vm.name=other " DEMO " && [ $(wc -l <$R/times.ini) = 2 ]");
+	/* Who has the lock goes first; what it starts meanwhile and afterwards does not. */
+	EXPECT_SH(&p, 0, "for n in $(cat $R/nice.ini) $(ps -o ni= -p $($G status other --json | jq -r '\"\\(.pid),\\(.qemu_pid)\"')); do [ $n = $(nice) ] || exit 1; done");
+	EXPECT_SH(&p, 0, "$G kill other && rm -r $R/other");
 	/* an orphan that is stopped, and one that can only be killed, as its plan is damaged: then the hook is not known */
 	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; kill -9 $($G status demo --json | jq .pid); $G stop demo && [ $(wc -l <$R/times.ini) = 3 ]");
 	EXPECT_SH(&p, 0, "$L -d " HOOKS DEMO "; kill -9 $($G status demo --json | jq .pid); echo '{' >$R/demo/plan.json; $G kill demo");
