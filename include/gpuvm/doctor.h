@@ -78,8 +78,9 @@ struct doctor_facts {
 	char *cpu_model, *microcode;
 	/* software */
 	int irqbalance, persistenced, fabric_manager; /* a process of that name runs */
-	char *fm_version, *fm_error;		      /* of the Fabric Manager that runs; why it does not answer, or has not been asked */
-	int fm_asked, fm_partitions, fm_active;	      /* 1: it answered; 0: fm_error */
+	char *fm_version, *fm_version_error;	      /* of the Fabric Manager that runs; why it is not known */
+	char *fm_error;				      /* why it does not answer, or could not be asked */
+	int fm_asked, fm_partitions, fm_active;	      /* 1: it answered, 0: it did not, -1: it was not asked */
 	char *nvidia_version, *lockdown;	      /* of the driver that is loaded; "none", "integrity", "confidentiality" */
 	int nvidia_drm;
 	int cgroup;				      /* 1 or 2 */

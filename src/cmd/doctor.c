@@ -164,6 +164,8 @@ static void find_fabric_manager(struct doctor_facts *f)
 	if (f->fabric_manager != 1)
 		return;
 	f->fm_version = fm_version(FM_TIMEOUT_MS, &e);
+	if (!f->fm_version)
+		f->fm_version_error = xstrdup(e.msg);
 	r = fm_find("auto", &manager, &e);
 	if (r == 0) {
 		m.manager = manager;

@@ -51,7 +51,7 @@ void doctor_facts_init(struct doctor_facts *f, const struct topology *host)
 void doctor_facts_clear(struct doctor_facts *f)
 {
 	char *texts[] = { f->qemu_error, f->cmdline,	 f->thp,	   f->idle_driver, f->idle_state, f->smt,  f->governors,
-			  f->cpu_model,	 f->microcode, f->nvidia_version, f->fm_version, f->fm_error, f->lockdown,	   f->vendor,	  f->product, f->bios };
+			  f->cpu_model,	 f->microcode, f->nvidia_version, f->fm_version, f->fm_version_error, f->fm_error, f->lockdown,	   f->vendor,	  f->product, f->bios };
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		free(texts[i]);

@@ -121,7 +121,7 @@ static void check_fabric_version(struct doctor *d)
 	const char *fm = d->f->fm_version, *driver = d->f->nvidia_version;
 
 	if (!fm || !driver) {
-		doctor_not_known(d, "fabric-version", fm ? "the NVIDIA driver is not loaded" : "nv-fabricmanager could not be asked");
+		doctor_not_known(d, "fabric-version", "%s", fm ? "the NVIDIA driver is not loaded" : d->f->fm_version_error ? d->f->fm_version_error : "it was not asked");
 	} else if (!strcmp(fm, driver)) {
 		doctor_add(d, "fabric-version", DOCTOR_OK, "host", "Fabric Manager and driver are %s; guests need that driver, too", fm);
 	} else {

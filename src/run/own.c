@@ -100,7 +100,8 @@ static void add_kvm_group(struct spawn_identity *id)
 		add_group(id, st.st_gid);
 }
 
-/* By its mode: may @id, who is not its owner, read and write it? -1: only the kernel knows (an ACL). */
+/* By the mode of a node in /dev, which everybody may enter and no network file system serves: may @id, who is not its owner, read and write it?
+ * -1: only the kernel knows (an ACL). */
 static int mode_allows(const char *path, const struct spawn_identity *id)
 {
 	struct stat st;

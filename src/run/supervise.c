@@ -506,7 +506,7 @@ int launch_supervise(struct launch *l)
 			do_what_is_due(&s);
 		/* Events that arrived while a command waited for its reply. */
 		drain_events(&s);
-		/* The guest writes nothing any more, and QEMU has a deadline. */
+		/* What is still written has an end: QEMU has a deadline. */
 		if (l->state == LIFE_QUITTING || l->state == LIFE_KILLING)
 			unwatch_logs(&s);
 	}
