@@ -18,7 +18,7 @@ VERSION := 0.1.0
 
 PKGS      := hwloc libpci json-c inih libkmod libsystemd libarchive libgcrypt
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-# --as-needed: libarchive and libkmod are loaded by the few runs that need them (src/host/lazy.h); tests use libarchive itself.
+# --as-needed: libarchive, libgcrypt, libkmod and libsystemd are loaded by the few runs that need them (lazy.h); tests use libarchive itself.
 PKG_LIBS  := -Wl,--as-needed $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lnuma -Wl,--no-as-needed
 # Of the shell of `gpuvm qmp` alone: the launcher does without.
 READLINE_LIBS := -lreadline

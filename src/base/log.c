@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#define SD_JOURNAL_SUPPRESS_LOCATION /* of this file, for every line */
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <systemd/sd-journal.h>
 #include <unistd.h>
 
 #include "gpuvm/log.h"
+#include "gpuvm/service.h"
 
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 
@@ -56,7 +55,7 @@ void log_entry(enum log_level level, const char *text, const char *const *fields
 		strv_push(ret, *fields);
 }
 
-/* False: there is no such journal, and sd_journal_sendv() says nothing of that. */
+/* False: there is no such journal, of which sd_journal_sendv() would say nothing. */
 static bool send_to_journal(enum log_level level, const char *text, const char *const *fields)
 {
 	AUTO_FREE struct iovec *v = NULL;
@@ -69,7 +68,7 @@ static bool send_to_journal(enum log_level level, const char *text, const char *
 	v = xcalloc(entry.n, sizeof(*v));
 	for (size_t i = 0; i < entry.n; i++)
 		v[i] = (struct iovec){ .iov_base = entry.v[i], .iov_len = strlen(entry.v[i]) };
-	sent = sd_journal_sendv(v, (int)entry.n) >= 0;
+	sent = service_journal(v, entry.n);
 	strv_clear(&entry);
 	return sent;
 }

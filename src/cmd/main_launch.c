@@ -8,11 +8,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 
 #include "cmd.h"
 #include "gpuvm/log.h"
+#include "gpuvm/service.h"
 #include "gpuvm/slim.h"
 
 static const char usage[] =
@@ -228,7 +228,7 @@ static void on_ready(void *ctx)
 
 	log_notice("%s: running, QEMU has pid %d", r->l->plan.vm, r->l->child.pid);
 	launch_point_at_check(r->l);
-	sd_notifyf(0, "READY=1\nSTATUS=%s is running, QEMU has pid %d\nMAINPID=%d", r->l->plan.vm, r->l->child.pid, getpid());
+	service_notify("READY=1\nSTATUS=%s is running, QEMU has pid %d\nMAINPID=%d", r->l->plan.vm, r->l->child.pid, getpid());
 	if (r->timings) {
 		AUTO_FREE char *table = launch_times_table(r->l);
 
@@ -342,6 +342,7 @@ static int daemonize(struct launch_args *a)
 		exit(launch(a, fds[1]));
 	}
 	close(fds[1]);
+	slim_down(); /* while we wait: what is given back now need not be when we end */
 	if (read(fds[0], &byte, 1) == 1)
 		return EXIT_DONE;
 	/* Closed without a word: it has failed, and said why on our stderr. */

@@ -12,7 +12,7 @@
 
 #include "capture_priv.h"
 #include "gpuvm/capture.h"
-#include "lazy.h"
+#include "gpuvm/lazy.h"
 #include "probe_keep.h"
 
 #define ARCHIVE_CALLS(X) \

@@ -17,6 +17,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+#include "gpuvm/lazy.h"
 #include "gpuvm/log.h"
 #include "gpuvm/parse.h"
 #include "image_priv.h"
@@ -28,6 +29,14 @@
 #define PROGRESS_MS 200
 #define MIB         (UINT64_C(1) << 20)
 #define GIB         (double)(UINT64_C(1) << 30)
+
+#define GCRYPT_CALLS(X) \
+	X(gcry_check_version) X(gcry_control) X(gcry_md_close) X(gcry_md_open) X(gcry_md_read) X(gcry_md_write) X(gcry_strerror)
+
+static struct {
+	GCRYPT_CALLS(LAZY_POINTER)
+} gcrypt;
+static const char *const gcrypt_names[] = { GCRYPT_CALLS(LAZY_NAME) };
 
 struct install {
 	const char *statedir;
@@ -198,7 +207,7 @@ static int write_sparse(int fd, const char *data, size_t len, uint64_t at)
 
 static char *hex_digest(gcry_md_hd_t md)
 {
-	const unsigned char *b = gcry_md_read(md, GCRY_MD_SHA256);
+	const unsigned char *b = gcrypt.gcry_md_read(md, GCRY_MD_SHA256);
 	char *hex = xcalloc(SHA256_HEX + 1, 1);
 
 	for (int i = 0; i < SHA256_HEX / 2; i++)
@@ -209,15 +218,18 @@ static char *hex_digest(gcry_md_hd_t md)
 static int open_digest(gcry_md_hd_t *ret, struct err *e)
 {
 	gcry_error_t error;
+	int r = lazy_load("libgcrypt.so.20", gcrypt_names, ARRAY_SIZE(gcrypt_names), &gcrypt, e);
 
+	if (r < 0)
+		return r;
 	/* Required once, before anything else of the library. */
-	if (!gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P)) {
-		gcry_check_version(NULL);
-		gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
-		gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
+	if (!gcrypt.gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P)) {
+		gcrypt.gcry_check_version(NULL);
+		gcrypt.gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
+		gcrypt.gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
 	}
-	error = gcry_md_open(ret, GCRY_MD_SHA256, 0);
-	return error ? err_set(e, -ENOSYS, "libgcrypt has no SHA-256: %s", gcry_strerror(error)) : 0;
+	error = gcrypt.gcry_md_open(ret, GCRY_MD_SHA256, 0);
+	return error ? err_set(e, -ENOSYS, "libgcrypt has no SHA-256: %s", gcrypt.gcry_strerror(error)) : 0;
 }
 
 /* Next block of @fd into @buf; bytes, 0 at the end. */
@@ -242,7 +254,7 @@ static int copy_all(struct install *in, gcry_md_hd_t md, char *buf, struct err *
 			return r;
 		if (done + (uint64_t)n > (uint64_t)in->st.st_size)
 			break;
-		gcry_md_write(md, buf, (size_t)n);
+		gcrypt.gcry_md_write(md, buf, (size_t)n);
 		r = write_sparse(in->temp.fd, buf, (size_t)n, done);
 		if (r < 0)
 			return err_sys(e, r, "copy '%s' to '%s'", in->opt->file, in->dir);
@@ -270,7 +282,7 @@ static int copy_source(struct install *in, struct err *e)
 		r = err_sys(e, -errno, "copy '%s' to '%s'", in->opt->file, in->dir);
 	if (r == 0)
 		in->image.sha256 = hex_digest(md);
-	gcry_md_close(md);
+	gcrypt.gcry_md_close(md);
 	return r;
 }
 
@@ -359,9 +371,9 @@ static int same_file(struct install *in, struct err *e)
 	if (r < 0)
 		return r;
 	while ((n = read_some(fd, buf)) > 0)
-		gcry_md_write(md, buf, (size_t)n);
+		gcrypt.gcry_md_write(md, buf, (size_t)n);
 	sha256 = hex_digest(md);
-	gcry_md_close(md);
+	gcrypt.gcry_md_close(md);
 	if (n < 0)
 		return err_sys(e, (int)n, "read '%s'", in->image.file);
 	return strcmp(sha256, in->image.sha256) == 0 ? 1 :

@@ -6,7 +6,7 @@
 
 #include "gpuvm/cleanup.h"
 #include "gpuvm/module.h"
-#include "lazy.h"
+#include "gpuvm/lazy.h"
 
 #define KMOD_CALLS(X) \
 	X(kmod_new) X(kmod_unref) X(kmod_set_log_fn) X(kmod_module_new_from_lookup) X(kmod_module_get_module) \

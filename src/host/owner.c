@@ -10,6 +10,7 @@
 #include "gpuvm/worker.h"
 
 #define MAY_TIMEOUT_MS 10000 /* a network file system may not answer at all */
+#define ALL_TIMEOUT_MS 1000
 
 int owner_look(const char *path, char **ret_path, struct owner *ret, struct err *e)
 {
@@ -107,27 +108,75 @@ static int refuse(struct err *e, const char *word, const char *path)
 	return r;
 }
 
-static int ask(const void *arg, struct err *e)
+/* As whom we are. @path: without symlinks, so that each folder on the way is one of its. */
+static int check(const char *path, int mode, struct err *e)
 {
-	const struct owner_wish *w = arg;
-	AUTO_FREE char *real = realpath(w->path, NULL);
-	const char *path = real ? real : w->path;
-
-	if (spawn_become(w->id, e) < 0)
-		return e->code;
 	for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		AUTO_FREE char *dir = xstrndup(path, (size_t)(slash - path));
 
 		if (access(dir, X_OK) < 0)
 			return refuse(e, "folder", dir);
 	}
-	return w->mode && access(path, w->mode) < 0 ? refuse(e, "file", path) : 0;
+	return mode && access(path, mode) < 0 ? refuse(e, "file", path) : 0;
+}
+
+static char *resolve(const struct owner_wish *w)
+{
+	char *real = realpath(w->path, NULL);
+
+	return real ? real : xstrdup(w->path);
+}
+
+static int ask(const void *arg, struct err *e)
+{
+	const struct owner_wish *w = arg;
+	AUTO_FREE char *path = resolve(w);
+
+	return spawn_become(w->id, e) < 0 ? e->code : check(path, w->mode, e);
+}
+
+struct wishes {
+	const struct owner_wish *v;
+	size_t n;
+};
+
+static int ask_all(const void *arg, struct err *e)
+{
+	const struct wishes *all = arg;
+	AUTO_FREE char **paths = xcalloc(all->n, sizeof(*paths));
+	int r;
+
+	for (size_t i = 0; i < all->n; i++)
+		paths[i] = resolve(&all->v[i]);
+	r = spawn_become(all->v->id, e);
+	for (size_t i = 0; i < all->n && r == 0; i++)
+		r = check(paths[i], all->v[i].mode, e);
+	for (size_t i = 0; i < all->n; i++)
+		free(paths[i]);
+	return r;
+}
+
+/* One process is sooner there than many, and as a rule nothing is missing. */
+static bool all_granted(const struct owner_wish *wishes, size_t n)
+{
+	struct wishes all = { .v = wishes, .n = n };
+	struct worker_job job = { .run = ask_all, .arg = &all };
+
+	for (size_t i = 0; i < n; i++)
+		if (wishes[i].id != wishes->id)
+			return false;
+	workers_run(&job, 1, ALL_TIMEOUT_MS);
+	return job.err.code == 0;
 }
 
 void owner_may(struct owner_wish *wishes, size_t n)
 {
 	AUTO_FREE struct worker_job *jobs = xcalloc(n + 1, sizeof(*jobs));
 
+	for (size_t i = 0; i < n; i++)
+		wishes[i].err.code = 0;
+	if (n == 0 || all_granted(wishes, n))
+		return;
 	for (size_t i = 0; i < n; i++)
 		jobs[i] = (struct worker_job){ .run = ask, .arg = &wishes[i] };
 	workers_run(jobs, n, MAY_TIMEOUT_MS);

@@ -157,7 +157,7 @@ static void read_machine(struct probe *p)
 	t->io_uring = io_uring_usable(p);
 }
 
-int probe_host(const char *root, struct topology *ret, struct err *e)
+static int read_host(const char *root, bool unnamed, struct topology *ret, struct err *e)
 {
 	CLEANUP(topology_clear) struct topology t = { 0 };
 	CLEANUP(probe_close) struct probe p = { .root_fd = -1, .sys_fd = -1, .proc_fd = -1 };
@@ -166,6 +166,7 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 	if (r < 0)
 		return r;
 	p.t = &t;
+	p.unnamed = unnamed;
 	r = probe_pci_begin(&p, e);
 	if (r < 0)
 		return r;
@@ -181,6 +182,16 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 	*ret = t;
 	t = (struct topology){ 0 };
 	return 0;
+}
+
+int probe_host(const char *root, struct topology *ret, struct err *e)
+{
+	return read_host(root, false, ret, e);
+}
+
+int probe_host_unnamed(const char *root, struct topology *ret, struct err *e)
+{
+	return read_host(root, true, ret, e);
 }
 
 int probe_host_use(const char *root, struct topology *t, struct err *e)

@@ -150,21 +150,25 @@ int own_choose(struct launch *l, struct problems *ps, struct err *e)
 			problem_hint(user_problem(l, ps, "user-needs-root", "can only be changed to by root"), "start the VM as root, or leave out user");
 		return 0;
 	}
-	if (is_auto(&l->vm))
-		r = choose_number(l, e);
-	else if (strcmp(l->vm.user, "root"))
+	u->why = is_auto(&l->vm) ? "made from the VM's name; no user database knows it" : "as [security] user says";
+	if (is_auto(&l->vm)) {
+		/* None of the numbers owns a node: for KVM any of them will do, and to look for one that is free takes longer. */
+		l->identity.uid = l->identity.gid = user_of_vm(l->vm.name, 0);
+		add_kvm_group(&l->identity);
+		if (misses_kvm(l)) {
+			forget_identity(l);
+			u->why = "no other user can open " KVM_NODE;
+			u->unsafe = "no other user can open " KVM_NODE "; `chgrp kvm " KVM_NODE " && chmod 660 " KVM_NODE "` lets QEMU have a user of its own";
+		} else {
+			r = choose_number(l, e);
+		}
+	} else if (strcmp(l->vm.user, "root")) {
 		choose_named(l, ps);
+		add_kvm_group(&l->identity);
+	}
 	if (r < 0 || ps->n)
 		return r;
 	u->set = true;
-	u->why = is_auto(&l->vm) ? "made from the VM's name; no user database knows it" : "as [security] user says";
-	if (l->identity.uid)
-		add_kvm_group(&l->identity);
-	if (l->identity.uid && is_auto(&l->vm) && misses_kvm(l)) {
-		forget_identity(l);
-		u->why = "no other user can open " KVM_NODE;
-		u->unsafe = "no other user can open " KVM_NODE "; `chgrp kvm " KVM_NODE " && chmod 660 " KVM_NODE "` lets QEMU have a user of its own";
-	}
 	u->uid = l->identity.uid;
 	u->gid = l->identity.gid;
 	return 0;

@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
+#include "gpuvm/service.h"
 
 #define DELAY_MAX_S 60
 #define HEALTHY_S   600 /* one that ran as long has not crashed because of how it was started */
@@ -124,19 +124,19 @@ int launch_pause_before_restart(struct launch *l, int64_t ran_s, unsigned int *d
 	r = hold_name(l, *delay_s, &c, &e);
 	if (r < 0) {
 		log_error("%s: not restarted: %s", l->plan.vm, e.msg);
-		sd_notify(0, "STOPPING=1");
+		service_notify("STOPPING=1");
 		claim_clear(&c);
 		return 1;
 	}
 	log_notice("%s: restarts in %u s", l->plan.vm, *delay_s);
 	launch_note(l, "restart", text);
-	sd_notifyf(0, "STATUS=restarts in %u s: %s", *delay_s, l->reason);
+	service_notify("STATUS=restarts in %u s: %s", *delay_s, l->reason);
 	stop = stopped_while_waiting(*delay_s);
 	if (stop) {
 		log_notice("%s: not restarted: asked to stop", l->plan.vm);
 		launch_note(l, "not restarted", "asked to stop");
 		release_name(&c, l->reason, LAUNCH_ABNORMAL);
-		sd_notify(0, "STOPPING=1");
+		service_notify("STOPPING=1");
 	}
 	claim_clear(&c);
 	return stop;

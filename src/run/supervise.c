@@ -14,12 +14,12 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 
 #include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
+#include "gpuvm/service.h"
 #include "gpuvm/slim.h"
 
 #define QMP_TIMEOUT_MS	    1000 /* the loop stands still meanwhile; one that answers later was told all the same */
@@ -105,7 +105,7 @@ static void save_state(struct supervisor *s)
 	const char *word = l->failed ? "failed" : life_state_word(l->state), *reason = reason_of(s);
 	struct err e = { 0 };
 
-	sd_notifyf(0, "STATUS=%s%s%s", word, *reason ? ": " : "", reason);
+	service_notify("STATUS=%s%s%s", word, *reason ? ": " : "", reason);
 
 	if ((strcmp(l->claim.state, word) == 0 && l->claim.reason && strcmp(l->claim.reason, reason) == 0) || l->state == LIFE_ENDED)
 		return;
@@ -359,19 +359,19 @@ static void on_signal(struct supervisor *s)
  * of the loop (giving terabytes back, the pause before a restart, preallocation) may take longer than any interval: there it is off. */
 static void start_watchdog(struct supervisor *s)
 {
-	uint64_t usec = 0;
+	uint64_t usec = service_watchdog_usec();
 
-	if (sd_watchdog_enabled(0, &usec) <= 0)
+	if (!usec)
 		return;
 	s->watchdog_ms = usec / 2000 ? usec / 2000 : 1;
 	s->watchdog_at = now_ms() + s->watchdog_ms;
-	sd_notifyf(0, "WATCHDOG=1\nWATCHDOG_USEC=%" PRIu64, usec);
+	service_notify("WATCHDOG=1\nWATCHDOG_USEC=%" PRIu64, usec);
 }
 
 static void on_watchdog(struct supervisor *s)
 {
 	s->watchdog_at = now_ms() + s->watchdog_ms;
-	sd_notify(0, "WATCHDOG=1");
+	service_notify("WATCHDOG=1");
 }
 
 /* A VM is not ended because its logs cannot be watched. */
@@ -399,7 +399,7 @@ static void unwatch_logs(struct supervisor *s)
 static void stop_watchdog(struct supervisor *s)
 {
 	if (s->watchdog_ms)
-		sd_notify(0, "WATCHDOG_USEC=0");
+		service_notify("WATCHDOG_USEC=0");
 }
 
 /* For poll(): until the first of what is due. */
@@ -515,7 +515,7 @@ int launch_supervise(struct launch *l)
 	code = judge_end(&s);
 	/* A unit that has said so cannot say READY=1 again. */
 	if (!launch_restarts(l, code))
-		sd_notify(0, "STOPPING=1");
+		service_notify("STOPPING=1");
 	if (launch_undo(l, code))
 		code = code ? code : LAUNCH_FAILED;
 	log_notice("%s: ended: %s", l->plan.vm, l->reason);

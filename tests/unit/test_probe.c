@@ -653,3 +653,32 @@ Test(mkhost, errors_name_the_line)
 		mkhost_remove(STEAL_PTR(dir));
 	}
 }
+
+/* All but the names is the same. */
+Test(probe, without_names)
+{
+	char *dir = mkhost_fixture("dgx2");
+	struct topology named = { 0 }, t = { 0 };
+	struct err e = { 0 };
+
+	cr_assert(zero(int, probe_host(dir, &named, &e)), "%s", e.msg);
+	cr_assert(zero(int, probe_host_unnamed(dir, &t, &e)), "%s", e.msg);
+	mkhost_remove(dir);
+	cr_assert(eq(sz, t.n_funcs, named.n_funcs));
+	cr_assert(gt(sz, t.n_funcs, 16));
+	for (size_t i = 0; i < t.n_funcs; i++) {
+		char ids[16];
+
+		snprintf(ids, sizeof(ids), "%04x:%04x", t.funcs[i].vendor, t.funcs[i].device);
+		cr_assert_str_eq(t.funcs[i].name, ids);
+		cr_assert_str_neq(named.funcs[i].name, ids);
+		memcpy(t.funcs[i].name, named.funcs[i].name, sizeof(t.funcs[i].name));
+	}
+	struct json_object *a = topology_to_json(&named, NULL), *b = topology_to_json(&t, NULL);
+
+	cr_assert(json_object_equal(a, b));
+	json_object_put(a);
+	json_object_put(b);
+	topology_clear(&named);
+	topology_clear(&t);
+}

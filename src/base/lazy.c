@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "lazy.h"
+#include "gpuvm/lazy.h"
 
 int lazy_load(const char *library, const char *const *names, size_t n, void *ret, struct err *e)
 {
