@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* gpuvm start, restart, pause, resume, reset. */
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -57,8 +58,12 @@ static char *launcher_path(void)
 /* The unit's name, if systemd is to start it: a VM by its name, whose template unit is installed. */
 static char *unit_of(const char *name)
 {
+	AUTO_FREE char *path = cmd_definition_path(name);
 	char *unit;
 
+	/* Without it systemd would skip the unit, and call that a success. */
+	if (access(path, F_OK) < 0)
+		return NULL;
 	/* A unit does not have our environment. */
 	if (!systemd_runs() || getenv("GPUVM_RUNDIR") || getenv("GPUVM_STATEDIR") || getenv("GPUVM_CONFDIR") || strchr(name, '/') ||
 	    strstr(name, ".ini"))
@@ -72,15 +77,80 @@ static char *unit_of(const char *name)
 	return NULL;
 }
 
+/* What a program prints; NULL if it cannot be run. Owned. */
+static char *output_of(char *const argv[])
+{
+	char *text = NULL;
+	size_t len = 0;
+	int fds[2], status;
+	FILE *from, *to;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return NULL;
+	pid = fork();
+	if (pid == 0) {
+		dup2(fds[1], STDOUT_FILENO);
+		execvp(argv[0], argv);
+		_exit(127);
+	}
+	close(fds[1]);
+	from = fdopen(fds[0], "r");
+	to = open_memstream(&text, &len);
+	if (!from || !to)
+		abort(); /* out of memory */
+	for (int c; pid > 0 && (c = fgetc(from)) != EOF;)
+		fputc(c, to);
+	fclose(from);
+	fclose(to);
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* "KEY=VALUE" in the lines of `systemctl show`; the value, owned, or NULL. */
+static char *property(const char *text, const char *key)
+{
+	size_t n = strlen(key);
+
+	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+		if (strncmp(line, key, n) == 0 && line[n] == '=' && line[n + 1] && line[n + 1] != '\n')
+			return xstrndup(line + n + 1, strcspn(line + n + 1, "\n"));
+	return NULL;
+}
+
+/* The launcher has said why to the journal: here as well, with its exit code. */
+static int explain_unit(const char *unit)
+{
+	char systemctl[] = "systemctl", show[] = "show", p[] = "-p", status[] = "ExecMainStatus", id[] = "InvocationID", *copy = xstrdup(unit);
+	char journalctl[] = "journalctl", sync[] = "--sync", quiet[] = "-q", plain[] = "--no-pager", cat[] = "--output=cat", of[] = "--identifier=gpuvm-launch";
+	AUTO_FREE char *text = output_of((char *[]){ systemctl, show, p, status, p, id, copy, NULL });
+	AUTO_FREE char *code_text = property(text, "ExecMainStatus"), *invocation = property(text, "InvocationID");
+	AUTO_FREE char *match = invocation ? xasprintf("_SYSTEMD_INVOCATION_ID=%s", invocation) : NULL, *synced = NULL, *said = NULL;
+	int code = 0;
+
+	free(copy);
+	if (match) {
+		synced = output_of((char *[]){ journalctl, sync, NULL });
+		said = output_of((char *[]){ journalctl, quiet, plain, cat, of, match, NULL });
+	}
+	if (said)
+		fputs(said, stderr);
+	if (code_text)
+		(void)parse_int(code_text, EXIT_FAILED, 127, &code);
+	if (!said || !*said)
+		log_error("`journalctl -u %s` says why", unit);
+	return code ? code : EXIT_FAILED;
+}
+
 static int start_unit(const char *unit)
 {
-	char systemctl[] = "systemctl", start[] = "start", *copy = xstrdup(unit), *argv[] = { systemctl, start, copy, NULL };
+	char systemctl[] = "systemctl", quiet[] = "-q", start[] = "start", *copy = xstrdup(unit), *argv[] = { systemctl, quiet, start, copy, NULL };
 	int r = run(argv);
 
 	free(copy);
-	if (r)
-		log_error("`journalctl -u %s` says why", unit);
-	return r ? EXIT_FAILED : EXIT_DONE;
+	return r ? explain_unit(unit) : EXIT_DONE;
 }
 
 int cmd_start_vm(const char *name, bool direct)

@@ -65,7 +65,7 @@ libvirt_pids() { printf '%s\n' "$libvirt_pid" "$libvirt_log_pid"; }
 
 libvirt_end() {
 	local name pid
-	if [[ -z $libvirt_pid ]]; then return; fi
+	if [[ -z $libvirt_pid ]]; then return 0; fi # in a trap a bare "return" has the status from before it
 	for name in demo button; do
 		if lv virsh -q domstate "$name" 2>/dev/null | grep running >/dev/null; then lv virsh -q destroy "$name" || :; fi
 	done
