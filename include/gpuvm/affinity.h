@@ -24,14 +24,15 @@ int affinity_threads(pid_t pid, struct thread_info **ret, size_t *ret_n, struct 
  * thread of its own, "vhost-PID", which runs anywhere. @v may be reallocated. */
 int affinity_add_vhost(pid_t pid, struct thread_info **v, size_t *n, struct err *e);
 
-/* One mapping of /proc/PID/numa_maps joined with its length from /proc/PID/maps; only those whose policy begins with @policy, if it is not NULL. */
+/* One mapping of /proc/PID/numa_maps joined with its length from /proc/PID/maps, by address; only those whose policy begins with @policy, if it is not NULL, and
+ * not more than @enough, if it is not 0: the kernel looks at each page of a mapping to write its line. */
 struct numa_mapping {
 	uint64_t start, bytes;
 	char policy[32]; /* "bind:0", "default", "prefer:1" */
 	uint64_t page_bytes;
 	uint64_t pages[64]; /* resident pages of page_bytes, by node number */
 };
-int affinity_numa_maps(pid_t pid, const char *policy, struct numa_mapping **ret, size_t *ret_n, struct err *e);
+int affinity_numa_maps(pid_t pid, const char *policy, size_t enough, struct numa_mapping **ret, size_t *ret_n, struct err *e);
 
 /* Start time of a process in clock ticks since boot (/proc/PID/stat field 22): with the pid, its identity. 0 if it is gone or a zombie. */
 uint64_t process_start_time(pid_t pid);

@@ -11,7 +11,6 @@
 /* The kernel's mask is an array of unsigned long, and so is ours: it is passed as it is. */
 _Static_assert(sizeof(unsigned long) == sizeof(uint64_t), "LP64 only");
 
-#define MAPS_MAX (64UL << 20) /* bytes of /proc/PID/maps: some 600,000 mappings, ten times vm.max_map_count's default */
 
 /* --- threads ----------------------------------------------------------------------------------------- */
 
@@ -125,12 +124,12 @@ int affinity_add_vhost(pid_t pid, struct thread_info **v, size_t *n, struct err 
 
 /* --- memory ------------------------------------------------------------------------------------------ */
 
-static int read_proc(pid_t pid, const char *file, char **ret, struct err *e)
+static int open_proc(pid_t pid, const char *file, FILE **ret, struct err *e)
 {
 	AUTO_FREE char *path = xasprintf("/proc/%d/%s", (int)pid, file);
-	int r = read_text_file(path, MAPS_MAX, ret);
 
-	return r < 0 ? err_sys(e, r == -ENOENT ? -ESRCH : r, "read '%s'", path) : 0;
+	*ret = fopen(path, "re");
+	return *ret ? 0 : err_sys(e, errno == ENOENT ? -ESRCH : -errno, "open '%s'", path);
 }
 
 /* "7f12-7f34 rw-p ..." -> start and end. */
@@ -184,13 +183,28 @@ static bool parse_numa_line(char *line, struct numa_mapping *m)
 	return true;
 }
 
-/* Both files list the mappings by address; one that came or went between the two readings has no length. */
-static void join_lengths(struct numa_mapping *v, size_t n, char *maps)
+static int read_numa_lines(FILE *f, const char *policy, size_t enough, struct numa_mapping **v, size_t *n)
 {
-	char *save = NULL;
-	size_t i = 0;
+	AUTO_FREE char *line = NULL;
+	size_t size = 0;
 
-	for (char *line = strtok_r(maps, "\n", &save); line && i < n; line = strtok_r(NULL, "\n", &save)) {
+	while ((!enough || *n < enough) && (errno = 0, getline(&line, &size, f)) >= 0) {
+		struct numa_mapping m = { 0 };
+
+		line[strcspn(line, "\n")] = '\0';
+		if (parse_numa_line(line, &m) && (!policy || strncmp(m.policy, policy, strlen(policy)) == 0))
+			*PUSH_ZEROED(*v, *n) = m;
+	}
+	return ferror(f) ? -errno : 0;
+}
+
+/* Both files list the mappings by address; one that came or went between the two readings has no length. */
+static int join_lengths(FILE *f, struct numa_mapping *v, size_t n)
+{
+	AUTO_FREE char *line = NULL;
+	size_t size = 0, i = 0;
+
+	while (i < n && (errno = 0, getline(&line, &size, f)) >= 0) {
 		uint64_t start, end;
 
 		if (!parse_range(line, &start, &end))
@@ -198,30 +212,27 @@ static void join_lengths(struct numa_mapping *v, size_t n, char *maps)
 		while (i < n && v[i].start < start)
 			i++;
 		if (i < n && v[i].start == start && end > start)
-			v[i].bytes = end - start;
+			v[i++].bytes = end - start;
 	}
+	return ferror(f) ? -errno : 0;
 }
 
-int affinity_numa_maps(pid_t pid, const char *policy, struct numa_mapping **ret, size_t *ret_n, struct err *e)
+int affinity_numa_maps(pid_t pid, const char *policy, size_t enough, struct numa_mapping **ret, size_t *ret_n, struct err *e)
 {
-	AUTO_FREE char *numa = NULL;
-	AUTO_FREE char *maps = NULL;
+	AUTO_FCLOSE FILE *numa = NULL, *maps = NULL;
 	AUTO_FREE struct numa_mapping *v = NULL;
-	char *save = NULL;
 	size_t n = 0;
-	int r = read_proc(pid, "numa_maps", &numa, e);
+	int r = open_proc(pid, "numa_maps", &numa, e);
 
 	if (r == 0)
-		r = read_proc(pid, "maps", &maps, e);
+		r = open_proc(pid, "maps", &maps, e);
 	if (r < 0)
 		return r;
-	for (char *line = strtok_r(numa, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		struct numa_mapping m = { 0 };
-
-		if (parse_numa_line(line, &m) && (!policy || strncmp(m.policy, policy, strlen(policy)) == 0))
-			*PUSH_ZEROED(v, n) = m;
-	}
-	join_lengths(v, n, maps);
+	r = read_numa_lines(numa, policy, enough, &v, &n);
+	if (r == 0)
+		r = join_lengths(maps, v, n);
+	if (r < 0)
+		return err_sys(e, r, "read the mappings of process %d", (int)pid);
 	*ret = STEAL_PTR(v);
 	*ret_n = n;
 	return 0;

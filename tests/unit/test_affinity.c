@@ -132,7 +132,7 @@ Test(affinity, numa_maps, .timeout = 30)
 		cr_skip("this kernel has no NUMA");
 	}
 	memset(mem, 1, bytes);
-	cr_assert(zero(int, affinity_numa_maps(getpid(), NULL, &v, &n, &e)), "%s", e.msg);
+	cr_assert(zero(int, affinity_numa_maps(getpid(), NULL, 0, &v, &n, &e)), "%s", e.msg);
 	for (size_t i = 0; i < n; i++)
 		if (v[i].start <= (uintptr_t)mem && (uintptr_t)mem < v[i].start + v[i].bytes)
 			mine = &v[i];
@@ -147,7 +147,7 @@ Test(affinity, numa_maps, .timeout = 30)
 	{
 		struct numa_mapping *none = NULL;
 
-		cr_assert(eq(int, affinity_numa_maps(INT_MAX, NULL, &none, &n, &e), -ESRCH));
+		cr_assert(eq(int, affinity_numa_maps(INT_MAX, NULL, 0, &none, &n, &e), -ESRCH));
 	}
 }
 

@@ -186,7 +186,7 @@ static void assert_guest_memory(struct vm *vm, uint64_t bytes)
 
 	if (access("/proc/self/numa_maps", F_OK) < 0)
 		return;
-	cr_assert(zero(int, affinity_numa_maps(vm->s.pid, NULL, &maps, &n, &e)), "%s", e.msg);
+	cr_assert(zero(int, affinity_numa_maps(vm->s.pid, NULL, 0, &maps, &n, &e)), "%s", e.msg);
 	for (size_t i = 0; i < n; i++) {
 		if (maps[i].bytes != bytes || strcmp(maps[i].policy, "bind:0") != 0)
 			continue;
