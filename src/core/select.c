@@ -294,18 +294,62 @@ static void refuse_number(struct planner *pl, int n_free)
 	select_refuse_gpus(pl, vm->gpus > possible ? PROBLEM_HOST : PROBLEM_BUSY, vm->gpus > possible ? "gpu-missing" : "gpu-busy", text);
 }
 
+/* The functions of a group, however many: without ACS a group can have all that is below a root port. Owned. */
+static int *group_of(const struct planner *pl, int func, size_t *ret_n)
+{
+	int *members = xcalloc(pl->req->host->n_funcs, sizeof(*members));
+
+	*ret_n = topology_group(pl->req->host, func, members, pl->req->host->n_funcs);
+	return members;
+}
+
+/* vfio.rst: a group is viable when each endpoint in it is on a vfio driver, on pci-stub, or has no driver. */
+static bool is_viable_driver(const char *driver)
+{
+	return !*driver || strncmp(driver, "vfio", 4) == 0 || strcmp(driver, "pci-stub") == 0;
+}
+
+/* Would this one be in the way of a GPU in its IOMMU group? What the VM may get as well is not. */
+static bool is_in_the_way(const struct planner *pl, int gpu, int func)
+{
+	const struct pci_func *g = planner_func(pl, gpu), *m = planner_func(pl, func);
+	const struct vm_config *vm = pl->req->vm;
+
+	if (func == gpu || m->role == ROLE_BRIDGE || (m->addr.domain == g->addr.domain && m->addr.bus == g->addr.bus && m->addr.dev == g->addr.dev))
+		return false;
+	if (planner_device_user(pl, m))
+		return true;
+	return !is_viable_driver(m->driver) && !select_has(pl, func) && !(m->role == ROLE_GPU && vm->gpus > 1) && !(m->role == ROLE_NIC && vm->nics) &&
+	       !(m->role == ROLE_NVME && vm->nvme);
+}
+
+static bool has_viable_group(const struct planner *pl, int gpu)
+{
+	size_t count;
+	AUTO_FREE int *members = group_of(pl, gpu, &count);
+
+	for (size_t k = 0; k < count; k++)
+		if (is_in_the_way(pl, gpu, members[k]))
+			return false;
+	return true;
+}
+
 static void select_best_gpus(struct planner *pl)
 {
 	const struct vm_config *vm = pl->req->vm;
 	int total = topology_n_gpus(pl->req->host), n_free = 0;
-	AUTO_FREE bool *is_free = xcalloc((size_t)total, sizeof(*is_free));
+	AUTO_FREE bool *is_free = xcalloc((size_t)total, sizeof(*is_free)), *is_viable = xcalloc((size_t)total, sizeof(*is_viable));
 	AUTO_FREE int *chosen = xcalloc((size_t)vm->gpus, sizeof(*chosen));
 
 	for (int g = 0; g < total; g++) {
-		is_free[g] = select_gpu_is_free(pl, topology_find_gpu(pl->req->host, g));
+		int func = topology_find_gpu(pl->req->host, g);
+
+		is_free[g] = select_gpu_is_free(pl, func);
+		is_viable[g] = is_free[g] && (pl->req->fake_devices || has_viable_group(pl, func));
 		n_free += is_free[g];
 	}
-	if (choose_gpus(pl->req->host, is_free, vm->gpus, chosen) < 0) {
+	/* One whose group cannot be passed only if there are not enough others: then the refusal says what is in the way. */
+	if (choose_gpus(pl->req->host, is_viable, vm->gpus, chosen) < 0 && choose_gpus(pl->req->host, is_free, vm->gpus, chosen) < 0) {
 		refuse_number(pl, n_free);
 		return;
 	}
@@ -503,15 +547,6 @@ static void select_peers(struct planner *pl, enum pci_role role, int want)
 
 /* --- IOMMU groups -------------------------------------------------------------------------------------- */
 
-/* The functions of a group, however many: without ACS a group can have all that is below a root port. Owned. */
-static int *group_of(const struct planner *pl, int func, size_t *ret_n)
-{
-	int *members = xcalloc(pl->req->host->n_funcs, sizeof(*members));
-
-	*ret_n = topology_group(pl->req->host, func, members, pl->req->host->n_funcs);
-	return members;
-}
-
 /* A GPU's audio or USB function cannot stay behind: same slot, same group. */
 static void select_companions(struct planner *pl)
 {
@@ -541,12 +576,6 @@ static void select_companions(struct planner *pl)
 			select_add(pl, members[k], xasprintf("%s.%d", pl->plan->devices[i].id, m->addr.fn), NULL);
 		}
 	}
-}
-
-/* vfio.rst: a group is viable when each endpoint in it is on a vfio driver, on pci-stub, or has no driver. */
-static bool is_viable_driver(const char *driver)
-{
-	return !*driver || strncmp(driver, "vfio", 4) == 0 || strcmp(driver, "pci-stub") == 0;
 }
 
 static void check_group(struct planner *pl, const struct plan_device *d)

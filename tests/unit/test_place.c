@@ -939,3 +939,54 @@ Test(place, no_nccl_file_without_gpus)
 	result_clear(&r);
 	topology_clear(&t);
 }
+
+/* --- groups ------------------------------------------------------------------------------------------------- */
+
+static void must_have(const struct topology *t, const char *text, int gpu)
+{
+	struct result res = plan_for(t, text);
+
+	must_work(&res);
+	cr_assert(pci_addr_cmp(&res.p.devices[0].addr, &t->funcs[gpu].addr) == 0, "%s: it has another GPU", text);
+	result_clear(&res);
+}
+
+static void must_refuse(const struct topology *t, const char *text, const char *code)
+{
+	struct result res = plan_for(t, text);
+
+	must_fail(&res, code, NULL);
+	result_clear(&res);
+}
+
+/* Two GPUs below a switch without ACS are in one group with what else is there: others come first. */
+Test(place, a_gpu_whose_group_can_be_passed)
+{
+	struct topology t = { 0 };
+	int up, gpu[3], nic, disk;
+
+	add_node(&t, 0, 16, 1, 8, 64 * GIB);
+	for (int i = 0; i < 3; i++) {
+		up = add_switch(&t, 0);
+		gpu[i] = add_below(&t, up, 0, CLASS_GPU, H200, 256 * MIB);
+		if (i == 0)
+			nic = add_below(&t, up, 0, CLASS_NIC, CX7, 0);
+		if (i == 1)
+			disk = add_below(&t, up, 0, CLASS_NVME, 0x144da808, 0);
+	}
+	snprintf(t.funcs[nic].driver, sizeof(t.funcs[nic].driver), "mlx5_core");
+	t.funcs[nic].iommu_group = t.funcs[gpu[0]].iommu_group;
+	snprintf(t.funcs[disk].driver, sizeof(t.funcs[disk].driver), "nvme");
+	t.funcs[disk].iommu_group = t.funcs[gpu[1]].iommu_group;
+	finish(&t);
+
+	/* What else is in the group goes along, or has a driver that does no harm; or it stays, and the GPU with it. */
+	must_have(&t, "[place]\ngpus = 1\nnics = 0\nnvme = 0\n", gpu[2]);
+	must_have(&t, "[place]\ngpus = 1\nnics = per-gpu\nnvme = 0\n", gpu[0]);
+	must_have(&t, "[place]\ngpus = 1\nnics = 0\nnvme = per-gpu\n", gpu[1]);
+	must_refuse(&t, "[place]\ngpus = 2\nnics = 0\nnvme = 0\n", "group-not-viable");
+	must_refuse(&t, "[place]\ngpus = 1\ngpu-index = 0\nnics = 0\nnvme = 0\n", "group-not-viable");
+	t.funcs[nic].driver[0] = '\0';
+	must_have(&t, "[place]\ngpus = 1\nnics = 0\nnvme = 0\n", gpu[0]);
+	topology_clear(&t);
+}
