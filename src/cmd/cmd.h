@@ -73,8 +73,10 @@ void cmd_print_json(struct json_object *o); /* consumes it */
 /* Print problems or a single error, as text on stderr or as {"errors":[...]} on stdout; returns the exit code. */
 int cmd_report(const struct problems *ps, const struct err *e, const char *vm, bool json);
 
-/* Be the client of qmp.sock, past the handshake. -ETIMEDOUT, -EAGAIN: another one is. */
+/* Be the client of qmp.sock, past the handshake, or of verbs.sock, which nobody holds for longer than a command takes; a QEMU that another version of gpuvm has
+ * started may not have that. -ETIMEDOUT, -EAGAIN: another one is. */
 int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e);
+int cmd_connect_verbs(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e);
 
 /* Claim of a running VM: 0; EXIT_FAILED after saying that it does not run. */
 int cmd_running_claim(const char *name_or_path, struct claim *ret);

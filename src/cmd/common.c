@@ -119,9 +119,8 @@ int cmd_report(const struct problems *ps, const struct err *e, const char *vm, b
 	return code;
 }
 
-int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e)
+static int connect_to(const char *sock, uint64_t timeout_ms, struct qmp *ret, struct err *e)
 {
-	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
 	int r = qmp_connect(sock, -1, ret, e);
 
 	if (r == 0) {
@@ -133,9 +132,23 @@ int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *
 	if (r == -ETIMEDOUT || r == -EAGAIN)
 		return err_set(e, r,
 			       "'%s' does not greet: QEMU serves one client at a time, so another `gpuvm qmp` or qmp-shell is connected "
-			       "(`ss -xp | grep qmp.sock` shows it), or QEMU hangs",
-			       sock);
+			       "(`ss -xp | grep %s` shows it), or QEMU hangs",
+			       sock, strrchr(sock, '/') + 1);
 	return r;
+}
+
+int cmd_connect_monitor(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e)
+{
+	AUTO_FREE char *sock = xasprintf("%s/qmp.sock", c->rundir);
+
+	return connect_to(sock, timeout_ms, ret, e);
+}
+
+int cmd_connect_verbs(const struct claim *c, uint64_t timeout_ms, struct qmp *ret, struct err *e)
+{
+	AUTO_FREE char *sock = xasprintf("%s/verbs.sock", c->rundir);
+
+	return access(sock, F_OK) == 0 ? connect_to(sock, timeout_ms, ret, e) : cmd_connect_monitor(c, timeout_ms, ret, e);
 }
 
 int cmd_running_claim(const char *name_or_path, struct claim *ret)

@@ -210,7 +210,7 @@ static int tell(const struct claim *c, const char *command, struct err *e)
 {
 	struct qmp q;
 	char status[32];
-	int r = cmd_connect_monitor(c, GREETING_TIMEOUT_MS, &q, e);
+	int r = cmd_connect_verbs(c, GREETING_TIMEOUT_MS, &q, e);
 
 	if (r < 0)
 		return r;

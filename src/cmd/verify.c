@@ -52,7 +52,7 @@ static int settled_placement(const struct claim *c, const struct plan *p, struct
 static int collect(const struct claim *c, const struct plan *p, struct verify_report *rep, struct err *e)
 {
 	struct qmp q;
-	int r = cmd_connect_monitor(c, CONNECT_TIMEOUT_MS, &q, e);
+	int r = cmd_connect_verbs(c, CONNECT_TIMEOUT_MS, &q, e);
 
 	if (r < 0)
 		return r;

@@ -350,6 +350,7 @@ static void arg_console(struct builder *b)
 	b->group = "control";
 	arg_monitor(b, "control", "control.sock", "the supervisor's own monitor");
 	arg_monitor(b, "qmp", "qmp.sock", "a second monitor, for people and tools");
+	arg_monitor(b, "verbs", "verbs.sock", "a third one, for gpuvm's other verbs: whoever holds the second is not in their way");
 	switch (b->vm->serial) {
 	case SERIAL_SOCKET:
 		qopt_init(&o, "socket");

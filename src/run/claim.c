@@ -638,7 +638,7 @@ static int write_last(const struct claim *c, int exit_code, struct err *e)
 
 int claim_release(struct claim *c, int exit_code, struct err *e)
 {
-	static const char *const files[] = { "control.sock", "qmp.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock" };
+	static const char *const files[] = { "control.sock", "qmp.sock", "verbs.sock", "serial.sock", "gdb.sock", "agent.sock", "tpm.sock" };
 	int last = write_last(c, exit_code, e), r = seed_remove(c->rundir, e);
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {

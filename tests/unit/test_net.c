@@ -264,7 +264,7 @@ Test(net, fds_in_place_of_names)
 	struct result res = plan_here("[net a]\ntype = tap\nqueues = 2\n[net b]\ntype = bridge\nbridge = br0\nvhost = off\nqueues = 3\n[net c]\n");
 	int taps[] = { 10, 11, 12, 13, 14 }, vhosts[] = { 20, 21 };
 	struct plan_tap_fds fds[] = { { taps, vhosts, 2 }, { taps + 2, NULL, 3 } };
-	int opens[] = { 30, 31, 32 };
+	int opens[] = { 30, 31, 32, 33 };
 	CLEANUP(strv_clear) struct strv argv = { 0 }, plain = { 0 };
 
 	cr_assert(eq(sz, res.p.n_taps, 2));
@@ -272,7 +272,8 @@ Test(net, fds_in_place_of_names)
 	plan_argv(&res.p, &(struct plan_fds){ .control = 5, .taps = fds, .opens = opens }, &argv);
 	cr_assert(argv_has(&argv, "socket,id=control,fd=5,server=on,wait=off"));
 	cr_assert(argv_has(&argv, "socket,id=qmp,fd=30,server=on,wait=off"));
-	cr_assert(argv_has(&argv, "socket,id=agent,fd=32,server=on,wait=off"));
+	cr_assert(argv_has(&argv, "socket,id=verbs,fd=31,server=on,wait=off"));
+	cr_assert(argv_has(&argv, "socket,id=agent,fd=33,server=on,wait=off"));
 	cr_assert(argv_has(&argv, "tap,id=net-a,fds=10:11,vhost=on,vhostfds=20:21"));
 	cr_assert(argv_has(&argv, "tap,id=net-b,fds=12:13:14,vhost=off"));
 	cr_assert(argv_has(&argv, "user,id=net-c"));

@@ -426,7 +426,7 @@ Test(qmp_shell, leaving_lets_the_vm_run, .timeout = 120)
 	session_end(&s);
 }
 
-/* QEMU serves one client at a time on qmp.sock; the supervisor has a monitor of its own. */
+/* QEMU serves one client at a time on qmp.sock; the supervisor has a monitor of its own, and so have gpuvm's other verbs. */
 Test(qmp_shell, one_client_at_a_time, .timeout = 120)
 {
 	struct session s;
@@ -436,6 +436,7 @@ Test(qmp_shell, one_client_at_a_time, .timeout = 120)
 	expect(&s, "(demo) ");
 	cr_expect(run(&s, "$G qmp demo query-status >\"$R/out\" 2>&1") == 1);
 	cr_expect(run(&s, "grep -q 'serves one client at a time' \"$R/out\"") == 0);
+	cr_expect(run(&s, "$G pause demo && $G status --json demo | jq -e '.state == \"paused\"' >\"$R/out\" && $G resume demo && $G verify demo >>\"$R/out\"") == 0);
 	/* The supervisor is not a client of it: it stops the VM as ever. */
 	cr_expect(run(&s, "timeout 20 $G stop demo") == 0);
 	expect(&s, "QEMU closed its monitor");

@@ -5,7 +5,7 @@
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
-output='' init='' shim=''
+output='' init='' shim='' rc=0
 host_snapshot "$SCENARIO_TMP/before"
 
 # systemd as the init of namespaces of its own: processes, mounts with a /run of its own, cgroups. Kernel, devices and programs are the host's. Of the distribution's
@@ -37,7 +37,10 @@ mount -n --move "$1/run" /run
 exec env -i PATH="$PATH" container=lab /lib/systemd/systemd --unit=lab.target --log-target=journal
 INIT
 give_back() {
-	if [[ -n $init ]]; then kill -KILL "$init" && wait "$shim" || :; fi
+	if [[ -n $init ]]; then
+		kill -KILL "$init" || :
+		wait "$shim" || :
+	fi
 	rmdir /etc/gpuvm || :
 	mkdir "$SCENARIO_TMP/cgroups"
 	mount -t cgroup2 cgroup2 "$SCENARIO_TMP/cgroups"
