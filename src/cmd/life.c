@@ -120,37 +120,48 @@ static char *property(const char *text, const char *key)
 	return NULL;
 }
 
-/* The launcher has said why to the journal: here as well, with its exit code. */
-static int explain_unit(const char *unit)
+/* The unit's properties of interest. */
+static char *show_unit(const char *unit)
 {
-	char systemctl[] = "systemctl", show[] = "show", p[] = "-p", status[] = "ExecMainStatus", id[] = "InvocationID", *copy = xstrdup(unit);
-	char journalctl[] = "journalctl", sync[] = "--sync", quiet[] = "-q", plain[] = "--no-pager", cat[] = "--output=cat", of[] = "--identifier=gpuvm-launch";
-	AUTO_FREE char *text = output_of((char *[]){ systemctl, show, p, status, p, id, copy, NULL });
-	AUTO_FREE char *code_text = property(text, "ExecMainStatus"), *invocation = property(text, "InvocationID");
-	AUTO_FREE char *match = invocation ? xasprintf("_SYSTEMD_INVOCATION_ID=%s", invocation) : NULL, *synced = NULL, *said = NULL;
-	int code = 0;
+	char systemctl[] = "systemctl", show[] = "show", p[] = "-p", status[] = "ExecMainStatus", id[] = "InvocationID";
+	AUTO_FREE char *copy = xstrdup(unit);
 
-	free(copy);
-	if (match) {
-		synced = output_of((char *[]){ journalctl, sync, NULL });
-		said = output_of((char *[]){ journalctl, quiet, plain, cat, of, match, NULL });
+	return output_of((char *[]){ systemctl, show, p, status, p, id, copy, NULL });
+}
+
+/* What the launcher has said to the journal. */
+static char *unit_words(const char *invocation)
+{
+	char journalctl[] = "journalctl", sync[] = "--sync", quiet[] = "-q", plain[] = "--no-pager", cat[] = "--output=cat", of[] = "--identifier=gpuvm-launch";
+	AUTO_FREE char *match = xasprintf("_SYSTEMD_INVOCATION_ID=%s", invocation), *synced = output_of((char *[]){ journalctl, sync, NULL });
+
+	return output_of((char *[]){ journalctl, quiet, plain, cat, of, match, NULL });
+}
+
+/* The launcher's words and its exit code, if it has run at all. @before: the unit's last invocation before that; may be NULL. */
+static int explain_unit(const char *unit, const char *before)
+{
+	AUTO_FREE char *text = show_unit(unit), *status = property(text, "ExecMainStatus"), *invocation = property(text, "InvocationID"), *said = NULL;
+	int code = EXIT_FAILED;
+
+	if (invocation && (!before || strcmp(invocation, before) != 0)) {
+		said = unit_words(invocation);
+		if (!status || parse_int(status, EXIT_FAILED, 127, &code) < 0)
+			code = EXIT_FAILED;
 	}
-	if (said)
+	if (said && *said)
 		fputs(said, stderr);
-	if (code_text)
-		(void)parse_int(code_text, EXIT_FAILED, 127, &code);
-	if (!said || !*said)
+	else
 		log_error("`journalctl -u %s` says why", unit);
-	return code ? code : EXIT_FAILED;
+	return code;
 }
 
 static int start_unit(const char *unit)
 {
-	char systemctl[] = "systemctl", quiet[] = "-q", start[] = "start", *copy = xstrdup(unit), *argv[] = { systemctl, quiet, start, copy, NULL };
-	int r = run(argv);
+	char systemctl[] = "systemctl", quiet[] = "-q", start[] = "start";
+	AUTO_FREE char *text = show_unit(unit), *before = property(text, "InvocationID"), *copy = xstrdup(unit);
 
-	free(copy);
-	return r ? explain_unit(unit) : EXIT_DONE;
+	return run((char *[]){ systemctl, quiet, start, copy, NULL }) ? explain_unit(unit, before) : EXIT_DONE;
 }
 
 int cmd_start_vm(const char *name, bool direct)

@@ -11,7 +11,6 @@
 /* The kernel's mask is an array of unsigned long, and so is ours: it is passed as it is. */
 _Static_assert(sizeof(unsigned long) == sizeof(uint64_t), "LP64 only");
 
-
 /* --- threads ----------------------------------------------------------------------------------------- */
 
 int affinity_set(pid_t tid, const struct cpuset *cpus, struct err *e)
