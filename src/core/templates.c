@@ -79,11 +79,37 @@ static int count_fit(const struct plan_request *base, const struct host_use *pre
 	return n;
 }
 
+/* The memory of each node as it is once the VMs of @use have ended; owned. */
+static struct host_node *nodes_without(const struct topology *t, const struct host_use *use)
+{
+	struct host_node *nodes = xcalloc(t->n_nodes, sizeof(*nodes));
+
+	memcpy(nodes, t->nodes, t->n_nodes * sizeof(*nodes));
+	for (size_t i = 0; use && i < use->n_memory; i++) {
+		const struct used_memory *m = &use->memory[i];
+		int node = m->allocated ? topology_find_node(t, m->host_node) : -1;
+
+		if (node < 0)
+			continue;
+		if (m->page_bytes <= 4096)
+			nodes[node].free_bytes += m->bytes;
+		for (size_t k = 0; k < nodes[node].n_pools; k++)
+			if (nodes[node].pools[k].page_bytes == m->page_bytes)
+				nodes[node].pools[k].free += m->bytes / m->page_bytes;
+	}
+	return nodes;
+}
+
 struct template_size *templates_make(const struct plan_request *base, size_t *ret_n)
 {
 	int all = topology_n_gpus(base->host);
+	AUTO_FREE struct host_node *nodes = nodes_without(base->host, base->use);
+	struct topology host = *base->host;
+	struct plan_request empty = *base;
 	struct template_size *v = NULL;
 
+	host.nodes = nodes;
+	empty.host = &host;
 	*ret_n = 0;
 	for (int gpus = 1; gpus <= all; gpus = gpus * 2 > all && gpus < all ? all : gpus * 2) {
 		struct template_size *t = PUSH_ZEROED(v, *ret_n);
@@ -91,7 +117,7 @@ struct template_size *templates_make(const struct plan_request *base, size_t *re
 		t->gpus = gpus;
 		t->fit = count_fit(base, base->use, t, &t->why);
 		/* What it would get is also of interest when nothing is free. */
-		t->fit_empty = count_fit(base, NULL, t, NULL);
+		t->fit_empty = count_fit(&empty, NULL, t, NULL);
 	}
 	return v;
 }
