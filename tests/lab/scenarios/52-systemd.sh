@@ -112,6 +112,19 @@ expect_match "the journal says so" 'watchdog' "$(inside journalctl -o cat -u gpu
 expect_eq "the same QEMU" "$qemu" "$(vm_qemu_pid a)"
 expect_match "the VM" '"state": *"running"' "$(inside gpuvm status --json a)"
 
+say "launcher and QEMU are killed"
+main=$(of_unit MainPID)
+inside systemctl kill -s KILL gpuvm@a
+check "systemd starts another launcher" wait_for 90 taken_over "$main"
+expect_match "which gives back what the dead one held, and starts the VM" 'giving its devices back' "$(inside journalctl -o cat -u gpuvm@a)"
+expect_match "another QEMU" '^[0-9]+$' "$(vm_qemu_pid a | grep -vx "$qemu")"
+check "verify" inside gpuvm verify a
+
+say "restart"
+qemu=$(vm_qemu_pid a)
+check "systemctl restart" inside systemctl restart gpuvm@a
+expect_match "another QEMU" '^[0-9]+$' "$(vm_qemu_pid a | grep -vx "$qemu")"
+
 say "a start that is refused"
 expect_exit 4 "gpuvm start b has the launcher's exit code" inside gpuvm start b
 expect_eq "and its words, nothing else" "/etc/gpuvm/b.ini:9: [place] gpus: GPUs 0 to 98 are asked for, but this host has 8 GPUs (numbered from 0)" "$(head -n 1 <<<"$output")"
