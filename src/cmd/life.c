@@ -133,8 +133,9 @@ static char *show_unit(const char *unit)
 static char *unit_words(const char *invocation)
 {
 	char journalctl[] = "journalctl", sync[] = "--sync", quiet[] = "-q", plain[] = "--no-pager", cat[] = "--output=cat", of[] = "--identifier=gpuvm-launch";
-	AUTO_FREE char *match = xasprintf("_SYSTEMD_INVOCATION_ID=%s", invocation), *synced = output_of((char *[]){ journalctl, sync, NULL });
+	AUTO_FREE char *match = xasprintf("_SYSTEMD_INVOCATION_ID=%s", invocation);
 
+	free(output_of((char *[]){ journalctl, sync, NULL }));
 	return output_of((char *[]){ journalctl, quiet, plain, cat, of, match, NULL });
 }
 
