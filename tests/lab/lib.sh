@@ -274,6 +274,15 @@ cpu_in() { # CPU LIST
 	[[ " $(cpus_of "$2") " == *" $1 "* ]]
 }
 
+# --- guests ------------------------------------------------------------------------------------------
+
+# What a guest of $LAB_HOST/vmlinux boots: $SCENARIO_TMP/initrd.gz with busybox, the modules of mkhost, and what is in DIR, of which ./init is the beginning.
+guest_initrd() { # DIR
+	chmod +x "$1/init"
+	cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
+	(cd "$1" && find . -mindepth 1 | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+}
+
 # --- VMs: found in /proc, not by asking gpuvm ---------------------------------------------------------
 
 # launch FILE [OPTION...]: start in the background (-d). Returns the launcher's status.

@@ -32,9 +32,7 @@ done
 say end
 $b poweroff -f
 INIT
-chmod +x "$SCENARIO_TMP/guest/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$SCENARIO_TMP/guest" && echo init | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$SCENARIO_TMP/guest"
 
 # GPUs 3 and 4 are the last of socket 0 and the first of socket 1.
 cat >"$SCENARIO_TMP/guest.ini" <<INI

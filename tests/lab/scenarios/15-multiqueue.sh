@@ -21,7 +21,6 @@ say() { echo "REPORT $*"; }
 for script in /report.d/*; do . $script; done
 $b poweroff -f
 INIT
-chmod +x "$guest/init"
 
 # add_program FILE: into the guest, with the libraries that it is linked to.
 add_program() {
@@ -55,8 +54,7 @@ say ready after $($b cut -d" " -f1 /proc/uptime) s
 say told $($b nc -l -p 5016)
 say end
 INIT
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$guest"
 
 cat >"$SCENARIO_TMP/mq.ini" <<INI
 [vm]

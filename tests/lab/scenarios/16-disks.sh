@@ -37,9 +37,7 @@ for n in /sys/class/virtio-ports/*/name; do say port $($b cat $n); done
 say end
 while :; do $b sleep 1000; done
 INIT
-chmod +x "$guest/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$guest"
 
 # Files with names that have to be written with care.
 os="$SCENARIO_TMP/o,s 'x'=1.raw" data="$SCENARIO_TMP/data:2.qcow2" user="$SCENARIO_TMP/user, data"

@@ -43,9 +43,7 @@ while ! $b mount -t ext4 /dev/vda /new 2>/dev/null; do $b usleep 100000; done
 for d in proc sys dev; do $b mount --move /$d /new/$d; done
 exec $b switch_root /new /bin/init
 INIT
-chmod +x "$SCENARIO_TMP/initramfs/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$SCENARIO_TMP/initramfs" && echo init | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$SCENARIO_TMP/initramfs"
 mkfs.ext4 -q -d "$root" "$SCENARIO_TMP/tiny.raw" 16M
 qemu-img convert -O qcow2 "$SCENARIO_TMP/tiny.raw" "$SCENARIO_TMP/tiny.qcow2"
 

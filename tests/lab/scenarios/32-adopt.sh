@@ -23,9 +23,7 @@ while :; do
 	$b sleep 1
 done
 INIT
-chmod +x "$SCENARIO_TMP/guest/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$SCENARIO_TMP/guest" && echo init | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$SCENARIO_TMP/guest"
 cat >"$SCENARIO_TMP/count.ini" <<INI
 [vm]
 name = count

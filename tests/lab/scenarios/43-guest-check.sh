@@ -43,9 +43,7 @@ report rescanned sh /mnt/gpuvm-check.sh
 echo "REPORT end"
 poweroff -f
 INIT
-chmod +x "$guest/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$guest" && find . -mindepth 1 | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$guest"
 
 # GPUs 3 and 4 are the last of socket 0 and the first of socket 1.
 cat >"$SCENARIO_TMP/checked.ini" <<INI

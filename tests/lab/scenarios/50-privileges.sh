@@ -23,9 +23,7 @@ echo written | $b dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null && echo "R
 echo "REPORT end"
 while :; do $b sleep 1000; done
 INIT
-chmod +x "$SCENARIO_TMP/guest/init"
-cp "$LAB_HOST/guest-initrd.gz" "$SCENARIO_TMP/initrd.gz"
-(cd "$SCENARIO_TMP/guest" && echo init | cpio --quiet -o -H newc) | gzip -1 >>"$SCENARIO_TMP/initrd.gz"
+guest_initrd "$SCENARIO_TMP/guest"
 
 disk=$SCENARIO_TMP/disk.raw
 truncate -s 1M "$disk"
