@@ -157,7 +157,7 @@ static void read_machine(struct probe *p)
 	t->io_uring = io_uring_usable(p);
 }
 
-static int read_host(const char *root, bool unnamed, struct topology *ret, struct err *e)
+static int read_host(const char *root, bool lean, struct topology *ret, struct err *e)
 {
 	CLEANUP(topology_clear) struct topology t = { 0 };
 	CLEANUP(probe_close) struct probe p = { .root_fd = -1, .sys_fd = -1, .proc_fd = -1 };
@@ -166,7 +166,7 @@ static int read_host(const char *root, bool unnamed, struct topology *ret, struc
 	if (r < 0)
 		return r;
 	p.t = &t;
-	p.unnamed = unnamed;
+	p.lean = lean;
 	r = probe_pci_begin(&p, e);
 	if (r < 0)
 		return r;
@@ -176,8 +176,10 @@ static int read_host(const char *root, bool unnamed, struct topology *ret, struc
 		return r;
 	probe_pci(&p);
 	topology_finish(&t);
-	probe_dead(&p);
-	probe_use(&p);
+	if (!lean) {
+		probe_dead(&p);
+		probe_use(&p);
+	}
 	probe_nets(&p);
 	*ret = t;
 	t = (struct topology){ 0 };
@@ -189,7 +191,7 @@ int probe_host(const char *root, struct topology *ret, struct err *e)
 	return read_host(root, false, ret, e);
 }
 
-int probe_host_unnamed(const char *root, struct topology *ret, struct err *e)
+int probe_host_lean(const char *root, struct topology *ret, struct err *e)
 {
 	return read_host(root, true, ret, e);
 }

@@ -351,8 +351,8 @@ static int make_plan(struct launch *l, struct problems *ps)
 static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 {
 	const char *root = l->opt->sysroot ? l->opt->sysroot : "";
-	/* A refusal calls the devices of a VM by their names. */
-	bool names = l->opt->dry_run || l->vm.n_devices || l->vm.place_present;
+	/* A dry run shows the machine, too. */
+	bool lean = !l->opt->dry_run && !l->vm.n_devices && !l->vm.place_present;
 	char *unpacked = NULL;
 	int r;
 
@@ -360,7 +360,7 @@ static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 		return probe_topology_xml(l->opt->topology_xml, &l->host, e);
 	r = capture_resolve(root, &unpacked, e);
 	if (r == 0)
-		r = (names ? probe_host : probe_host_unnamed)(unpacked ? unpacked : root, &l->host, e);
+		r = (lean ? probe_host_lean : probe_host)(unpacked ? unpacked : root, &l->host, e);
 	if (r == 0 && l->vm.acs == CONF_ACS_DIRECT && !l->opt->fake_devices)
 		l->config = acs_read(unpacked ? unpacked : root, &l->host);
 	if (r == 0 && unpacked)

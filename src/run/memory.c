@@ -97,7 +97,7 @@ static int explain_plain(const struct launch *l, struct err *e)
 {
 	struct topology now = { 0 };
 	char need[32], have[32];
-	int r = probe_host_unnamed("", &now, e);
+	int r = probe_host_lean("", &now, e);
 
 	if (r < 0)
 		return r;
