@@ -72,6 +72,9 @@ struct plan;
 /* What @p would hold, as if its VM ran with that launcher. */
 void host_use_add(struct host_use *u, const struct plan *p, int pid);
 
+/* The huge pages that QEMU has of @t for the VMs of @u: free ones, as they will be once these have ended. */
+void host_use_free_memory(const struct host_use *u, struct topology *t);
+
 struct plan_request {
 	const struct vm_config *vm;
 	const struct topology *host;

@@ -59,6 +59,19 @@ void host_use_clear(struct host_use *u)
 	*u = (struct host_use){ 0 };
 }
 
+void host_use_free_memory(const struct host_use *u, struct topology *t)
+{
+	for (size_t i = 0; i < u->n_memory; i++) {
+		const struct used_memory *m = &u->memory[i];
+		int node = m->allocated ? topology_find_node(t, m->host_node) : -1;
+		struct host_node *h = node < 0 ? NULL : &t->nodes[node];
+
+		for (size_t k = 0; h && k < h->n_pools; k++)
+			if (h->pools[k].page_bytes == m->page_bytes)
+				h->pools[k].free += m->bytes / m->page_bytes;
+	}
+}
+
 static void add_fabric(struct host_use *u, const struct plan *p, int pid)
 {
 	struct used_fabric *f;

@@ -79,36 +79,18 @@ static int count_fit(const struct plan_request *base, const struct host_use *pre
 	return n;
 }
 
-/* The memory of each node as it is once the VMs of @use have ended; owned. */
-static struct host_node *nodes_without(const struct topology *t, const struct host_use *use)
-{
-	struct host_node *nodes = xcalloc(t->n_nodes, sizeof(*nodes));
-
-	memcpy(nodes, t->nodes, t->n_nodes * sizeof(*nodes));
-	for (size_t i = 0; use && i < use->n_memory; i++) {
-		const struct used_memory *m = &use->memory[i];
-		int node = m->allocated ? topology_find_node(t, m->host_node) : -1;
-
-		if (node < 0)
-			continue;
-		if (m->page_bytes <= 4096)
-			nodes[node].free_bytes += m->bytes;
-		for (size_t k = 0; k < nodes[node].n_pools; k++)
-			if (nodes[node].pools[k].page_bytes == m->page_bytes)
-				nodes[node].pools[k].free += m->bytes / m->page_bytes;
-	}
-	return nodes;
-}
-
 struct template_size *templates_make(const struct plan_request *base, size_t *ret_n)
 {
 	int all = topology_n_gpus(base->host);
-	AUTO_FREE struct host_node *nodes = nodes_without(base->host, base->use);
+	AUTO_FREE struct host_node *nodes = xcalloc(base->host->n_nodes, sizeof(*nodes));
 	struct topology host = *base->host;
 	struct plan_request empty = *base;
 	struct template_size *v = NULL;
 
+	memcpy(nodes, host.nodes, host.n_nodes * sizeof(*nodes));
 	host.nodes = nodes;
+	if (base->use)
+		host_use_free_memory(base->use, &host);
 	empty.host = &host;
 	*ret_n = 0;
 	for (int gpus = 1; gpus <= all; gpus = gpus * 2 > all && gpus < all ? all : gpus * 2) {

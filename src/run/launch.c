@@ -371,20 +371,6 @@ static int read_machine(struct launch *l, struct problems *ps, struct err *e)
 	return r;
 }
 
-/* The huge pages that VMs have now are free ones once they have ended. */
-static void add_freed_pages(struct launch *l)
-{
-	for (size_t i = 0; i < l->use.n_memory; i++) {
-		const struct used_memory *m = &l->use.memory[i];
-		int node = m->allocated ? topology_find_node(&l->host, m->host_node) : -1;
-		struct host_node *h = node < 0 ? NULL : &l->host.nodes[node];
-
-		for (size_t k = 0; h && k < h->n_pools; k++)
-			if (h->pools[k].page_bytes == m->page_bytes)
-				h->pools[k].free += m->bytes / m->page_bytes;
-	}
-}
-
 int launch_look(struct launch *l, struct problems *ps, struct err *e)
 {
 	int r = is_foreign(l) ? 0 : claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
@@ -394,7 +380,7 @@ int launch_look(struct launch *l, struct problems *ps, struct err *e)
 		r = read_machine(l, ps, e);
 	launch_time(l, "read the host");
 	if (r == 0 && l->opt->ignore_use)
-		add_freed_pages(l);
+		host_use_free_memory(&l->use, &l->host);
 	if (r == 0 && !is_foreign(l))
 		r = bad_apply(launch_state_dir(), l->opt->dry_run, &l->host, e);
 	if (r == 0 && runs_foreign(l))
