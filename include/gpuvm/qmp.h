@@ -24,6 +24,8 @@ struct qmp {
 	struct json_object **replies; /* greeting and replies not yet taken */
 	size_t n_replies;
 	uint64_t next_id;
+	const char *ahead; /* set before the handshake: a command without arguments that is sent with qmp_capabilities, for the first qmp_command() of that name */
+	uint64_t ahead_id; /* private; 0: not sent */
 	size_t partial; /* bytes of the message that is not complete yet */
 	bool closed; /* the other side closed, or talked nonsense */
 	char version[48]; /* from the greeting */

@@ -177,19 +177,6 @@ static int wait_greeting(struct qmp *q, uint64_t deadline, void (*progress)(void
 	}
 }
 
-int qmp_handshake(struct qmp *q, uint64_t timeout_ms, void (*progress)(void *), void *ctx, struct err *e)
-{
-	uint64_t deadline = now_ms() + timeout_ms, now;
-	int r = wait_greeting(q, deadline, progress, ctx, e);
-
-	if (r == -ETIMEDOUT)
-		return err_set(e, r, "QEMU's monitor did not answer within %llu ms", (unsigned long long)timeout_ms);
-	if (r < 0)
-		return err_wrap(e, "wait for QEMU's monitor");
-	now = now_ms();
-	return qmp_command(q, "qmp_capabilities", NULL, now < deadline ? deadline - now : 0, NULL, e);
-}
-
 /* --- commands --------------------------------------------------------------------------------------------- */
 
 static int send_all(struct qmp *q, const char *text, size_t len, uint64_t deadline, struct err *e)
@@ -260,24 +247,62 @@ static int wait_reply(struct qmp *q, uint64_t id, uint64_t deadline, struct json
 	}
 }
 
-int qmp_command(struct qmp *q, const char *command, struct json_object *args, uint64_t timeout_ms,
-		struct json_object **ret, struct err *e)
-{
-	uint64_t deadline = now_ms() + timeout_ms, id = q->next_id++;
-	struct json_object *value = NULL;
-	int r = send_command(q, command, args, id, deadline, e);
+/* What was sent is waited for, @timeout_ms from @began on. */
+struct asked {
+	const char *command;
+	uint64_t id, began, timeout_ms;
+};
 
-	if (r == 0)
-		r = wait_reply(q, id, deadline, &value, e);
+static int finish_command(struct qmp *q, const struct asked *a, struct json_object **ret, struct err *e)
+{
+	struct json_object *value = NULL;
+	int r = wait_reply(q, a->id, a->began + a->timeout_ms, &value, e);
+
 	if (r == -ETIMEDOUT)
-		err_set(e, r, "no answer within %llu ms", (unsigned long long)timeout_ms);
+		err_set(e, r, "no answer within %llu ms", (unsigned long long)a->timeout_ms);
 	if (r < 0)
-		return err_wrap(e, "QMP command '%s'", command);
+		return err_wrap(e, "QMP command '%s'", a->command);
 	if (ret)
 		*ret = value;
 	else
 		json_object_put(value);
 	return 0;
+}
+
+int qmp_command(struct qmp *q, const char *command, struct json_object *args, uint64_t timeout_ms,
+		struct json_object **ret, struct err *e)
+{
+	struct asked a = { command, q->ahead_id, now_ms(), timeout_ms };
+	bool sent = a.id && !args && strcmp(command, q->ahead) == 0;
+	int r = sent ? 0 : qmp_send(q, command, args, timeout_ms, &a.id, e);
+
+	/* The reply to an earlier command that nobody has taken goes when a later one comes. */
+	q->ahead_id = 0;
+	return r < 0 ? r : finish_command(q, &a, ret, e);
+}
+
+/* QEMU answers when it has set up the machine, one command after the other: what is there already need not be waited for twice. */
+static int negotiate(struct qmp *q, uint64_t timeout_ms, struct err *e)
+{
+	struct asked a = { "qmp_capabilities", 0, now_ms(), timeout_ms };
+	int r = qmp_send(q, a.command, NULL, timeout_ms, &a.id, e);
+
+	if (r == 0 && q->ahead)
+		r = qmp_send(q, q->ahead, NULL, timeout_ms, &q->ahead_id, e);
+	return r < 0 ? r : finish_command(q, &a, NULL, e);
+}
+
+int qmp_handshake(struct qmp *q, uint64_t timeout_ms, void (*progress)(void *), void *ctx, struct err *e)
+{
+	uint64_t deadline = now_ms() + timeout_ms, now;
+	int r = wait_greeting(q, deadline, progress, ctx, e);
+
+	if (r == -ETIMEDOUT)
+		return err_set(e, r, "QEMU's monitor did not answer within %llu ms", (unsigned long long)timeout_ms);
+	if (r < 0)
+		return err_wrap(e, "wait for QEMU's monitor");
+	now = now_ms();
+	return negotiate(q, now < deadline ? deadline - now : 0, e);
 }
 
 /* --- questions ----------------------------------------------------------------------------------------------- */

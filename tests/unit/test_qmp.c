@@ -559,6 +559,72 @@ static void count_calls(void *ctx)
 	++*(int *)ctx;
 }
 
+/* Answers each command, in whatever pieces they come. */
+static void answers_commands(int fd)
+{
+	char buf[4096];
+	size_t len = 0;
+	int id = 0;
+
+	say(fd, GREETING);
+	for (;;) {
+		ssize_t n = read(fd, buf + len, sizeof(buf) - 1 - len);
+		char *at = buf, *end;
+
+		if (n <= 0)
+			_exit(0);
+		len += (size_t)n;
+		buf[len] = '\0';
+		for (; (end = strchr(at, '}')); at = end + 1) {
+			char name[32];
+
+			if (sscanf(at, "{\"execute\":\"%31[^\"]\",\"id\":%d", name, &id) != 2)
+				_exit(9);
+			if (strcmp(name, "query-cpus-fast") == 0)
+				dprintf(fd, "{\"return\": [{\"cpu-index\": 0, \"thread-id\": %d}], \"id\": %d}\r\n", 100 + id, id);
+			else
+				dprintf(fd, "{\"return\": {\"status\": \"running\"}, \"id\": %d}\r\n", id);
+		}
+		len = strlen(at);
+		memmove(buf, at, len + 1);
+	}
+}
+
+static int first_vcpu(struct qmp *q)
+{
+	AUTO_FREE struct qmp_vcpu *v = NULL;
+	struct err e = { 0 };
+	size_t n = 0;
+
+	cr_assert(zero(int, qmp_query_vcpus(q, &v, &n, &e)), "%s", e.msg);
+	cr_assert(eq(sz, n, 1));
+	return v[0].tid;
+}
+
+/* The thread is 100 and the command's number: 2 came with the handshake. */
+Test(qmp_socket, asked_ahead, .timeout = 60)
+{
+	char status[32];
+	struct peer p;
+	struct qmp q;
+	struct err e = { 0 };
+
+	peer_start(&p, &q, answers_commands);
+	q.ahead = "query-cpus-fast";
+	cr_assert(zero(int, qmp_handshake(&q, 30000, NULL, NULL, &e)), "%s", e.msg);
+	cr_assert(eq(int, first_vcpu(&q), 102));
+	cr_assert(eq(int, first_vcpu(&q), 103));
+	peer_stop(&p, &q);
+	/* Another command comes first: that reply has gone, and is asked for once more. */
+	peer_start(&p, &q, answers_commands);
+	q.ahead = "query-cpus-fast";
+	cr_assert(zero(int, qmp_handshake(&q, 30000, NULL, NULL, &e)), "%s", e.msg);
+	cr_assert(zero(int, qmp_query_status(&q, status, &e)), "%s", e.msg);
+	cr_assert_str_eq(status, "running");
+	cr_assert(eq(int, first_vcpu(&q), 104));
+	peer_stop(&p, &q);
+}
+
 Test(qmp_socket, silence_hits_the_deadline, .timeout = 60)
 {
 	uint64_t start = now_ms();
