@@ -20,8 +20,7 @@
  * A machine without NUMA gets one node 0 with everything. Returns 0 or -Exxx; @ret is untouched on failure. */
 int probe_host(const char *root, struct topology *ret, struct err *e);
 
-/* The same for a VM without devices, without what nothing asks for then, a third of the time on a small machine: the names of pci.ids (functions are "10de:2335"), what the
- * host itself uses (host_use), and what has fallen off the bus (dead). */
+/* The same for a VM without devices: without PCI functions, which nothing asks for then, and what the host uses of them. */
 int probe_host_lean(const char *root, struct topology *ret, struct err *e);
 
 /* From an hwloc XML (`lstopo x.xml`), of hwloc 1 or 2: nodes, CPUs, memory, PCI tree, as far as it has them; ret->gaps

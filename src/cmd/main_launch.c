@@ -191,6 +191,7 @@ static int dry_run(struct launch_args *a)
 	struct launch l;
 	int code = 0;
 
+	setlocale(LC_CTYPE, ""); /* what plan_print() may draw with */
 	launch_init(&l, &a->launch);
 	if (launch_plan(&l, &ps, &e) < 0)
 		code = cmd_report(&ps, &e, l.vm.name, json);
@@ -344,7 +345,7 @@ static int daemonize(struct launch_args *a)
 	close(fds[1]);
 	slim_down(); /* while we wait: what is given back now need not be when we end */
 	if (read(fds[0], &byte, 1) == 1)
-		return EXIT_DONE;
+		_exit(EXIT_DONE); /* nothing was printed, and all else is the child's */
 	/* Closed without a word: it has failed, and said why on our stderr. */
 	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
 		return WEXITSTATUS(status);
@@ -365,7 +366,6 @@ int main(int argc, char **argv)
 	AUTO_FREE char *absolute = NULL, *strace_file = NULL;
 	int code = parse(argc, argv, &a);
 
-	setlocale(LC_CTYPE, "");
 	log_init("gpuvm-launch", a.verbose > 1 ? LOG_LEVEL_DEBUG : a.verbose == 1 ? LOG_LEVEL_INFO : a.verbose < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE);
 	if (code == 0 && !a.done) {
 		/* --daemonize changes the folder. */

@@ -170,9 +170,9 @@ void probe_names(const struct probe *p)
 	AUTO_FREE struct id_name *v = unique_ids(p->t, &n);
 	struct stat st;
 	char *text = MAP_FAILED;
-	AUTO_CLOSE int fd = p->live || p->lean ? -1 : openat(p->root_fd, places[0] + 1, O_RDONLY | O_CLOEXEC);
+	AUTO_CLOSE int fd = p->live ? -1 : openat(p->root_fd, places[0] + 1, O_RDONLY | O_CLOEXEC);
 
-	for (size_t i = 0; i < ARRAY_SIZE(places) && fd < 0 && !p->lean; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(places) && fd < 0; i++)
 		fd = open(places[i], O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size)
 		text = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);

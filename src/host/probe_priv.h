@@ -12,7 +12,6 @@
 struct probe {
 	const char *root; /* "" for this machine */
 	bool live;
-	bool lean; /* probe_host_lean() */
 	int root_fd, sys_fd, proc_fd;
 	struct topology *t; /* being filled */
 	char *modules; /* of its kernel: those built in and those on disk; NULL: not read yet */
@@ -58,7 +57,7 @@ int probe_cpus(struct probe *p, struct err *e); /* nodes, cpus, memory, allowed 
 int probe_pci_begin(struct probe *p, struct err *e); /* list the functions, and begin to read them where they are many */
 void probe_pci(struct probe *p);                /* funcs; after probe_cpus() */
 void probe_pci_end(struct probe *p);            /* whatever became of it; probe_close() does it */
-void probe_names(const struct probe *p);        /* names of funcs; if lean their ids */
+void probe_names(const struct probe *p);        /* names of funcs */
 void probe_dead(struct probe *p);               /* dead; after topology_finish() */
 void probe_nets(struct probe *p);               /* nets */
 void probe_use(struct probe *p);                /* host_use; after topology_finish() */

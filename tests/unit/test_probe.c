@@ -691,13 +691,7 @@ Test(probe, lean)
 		cr_assert(zero(int, probe_host(dir, &whole, &e)), "%s", e.msg);
 		cr_assert(zero(int, probe_host_lean(dir, &t, &e)), "%s", e.msg);
 		mkhost_remove(dir);
-		cr_assert(eq(sz, t.n_funcs, whole.n_funcs));
-		for (size_t k = 0; k < t.n_funcs; k++) {
-			char ids[16];
-
-			snprintf(ids, sizeof(ids), "%04x:%04x", t.funcs[k].vendor, t.funcs[k].device);
-			cr_assert_str_eq(t.funcs[k].name, ids);
-		}
+		cr_assert(zero(sz, t.n_funcs));
 		for (size_t k = 0; k < ARRAY_SIZE(texts); k++) {
 			struct json_object *a = plan_of(&whole, texts[k]), *b = plan_of(&t, texts[k]);
 
