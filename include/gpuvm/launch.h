@@ -74,7 +74,10 @@ struct launch {
 	struct spawn tpm; /* swtpm; pid 0: none */
 	struct qmp qmp;
 	struct pins *pins;   /* whose CPUs are whose (pin.c) */
+	bool aside;	     /* the supervisor runs on the emulator CPUs, and not on these */
+	struct cpuset cpus_before;
 	bool told_thread, told_irq, told_balancer; /* what pin.c says once */
+	bool seen_pages; /* launch_look_at_pages() */
 	enum life_state state;
 	bool asked_to_stop;  /* by us or by the guest itself */
 	bool failed;         /* a fault was seen */
@@ -127,6 +130,11 @@ int launch_pause_before_restart(struct launch *l, int64_t ran_s, unsigned int *d
 /* Move all threads of QEMU where the plan says; -Exxx if one cannot be. Threads that the plan does not name go to the emulator CPUs. */
 int launch_pin(struct launch *l, struct err *e);
 void launch_forget_pins(struct launch *l);
+/* Move this process to the emulator CPUs, too; launch_unpin() is its undo. */
+void launch_stand_aside(struct launch *l);
+int launch_unpin(struct launch *l, int exit_code, struct err *e);
+/* The threads of the plan's vCPUs, in its order; owned. NULL before launch_pin(). */
+pid_t *launch_vcpu_threads(const struct launch *l);
 /* Again, for those that came since, without QEMU, and launch_steer(). One that cannot be moved is an error, when all others have been. */
 int launch_settle(struct launch *l, struct err *e);
 /* The interrupts that devices have by now, to the CPUs that the plan has for them. What the kernel does not move is said, and no error. */
@@ -152,7 +160,10 @@ int acs_restore(const struct sysfs *s, struct claim *c, struct err *e);
 void launch_check_ats(struct launch *l);
 /* What would break the isolation between tenants (isolate.c), after the plan: problems, or warnings of the plan in a dry run and with force_insecure. */
 void launch_isolate(struct launch *l, struct problems *ps);
-/* Is every thread and every page of QEMU where the plan says? -EXDEV names the first that is not. */
+/* Is every page of the guest's memory where the plan says, and every thread of QEMU? -EXDEV names the first that is not. */
+int launch_check_pages(struct launch *l, struct err *e);
+/* Memory that is not preallocated, once, soon after the guest has begun: later the kernel would go through all of its pages, with QEMU's mappings locked. */
+void launch_look_at_pages(struct launch *l);
 int launch_check(struct launch *l, struct err *e);
 /* Taking over (adopt.c). adopt_claim(): with the lock held; takes @c. adopt_connect(): until l->state is known. adopt_running(): of a guest that has begun. */
 int adopt_claim(struct launch *l, struct claim *c, struct err *e);

@@ -354,6 +354,9 @@ uint64_t plan_pinned_bytes(const struct plan *p);
 /* Are there vhost workers, which until Linux 6.3 are kernel threads outside QEMU? */
 bool plan_has_vhost(const struct plan *p);
 
+/* Is memory of any guest node there before QEMU answers? */
+bool plan_preallocates(const struct plan *p);
+
 /* What QEMU inherits in place of what it would open itself. */
 struct plan_fds {
 	int control; /* a listening unix socket */

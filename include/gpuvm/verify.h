@@ -26,8 +26,9 @@ struct verify_report {
 	size_t n_bad;
 };
 
-/* Threads and memory. */
-int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e);
+/* @vcpus: the threads of the plan's vCPUs, which QEMU keeps as long as it lives; NULL: it is asked for them. */
+int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, const pid_t *vcpus, struct verify_report *rep, struct err *e);
+int verify_memory(const struct plan *p, pid_t pid, struct verify_report *rep, struct err *e);
 /* Drivers and groups, and where interrupts go if the plan says. */
 int verify_devices(const struct plan *p, const struct sysfs *s, struct verify_report *rep, struct err *e);
 /* ACSCtl of the plan's ports; ATSCtl of the VM's NICs that have ATS, if the plan has such ports. Both are in verify_devices(). */

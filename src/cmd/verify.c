@@ -35,16 +35,27 @@ static int read_plan(const struct claim *c, struct plan *ret, struct err *e)
 	return r < 0 ? err_wrap(e, "'%s'", path) : 0;
 }
 
+static int verify_placement(const struct claim *c, const struct plan *p, struct qmp *q, struct verify_report *rep, struct err *e)
+{
+	int r;
+
+	/* Planned for CPUs and nodes that are not here. */
+	if (p->foreign_host)
+		return 0;
+	r = verify_threads(p, c->qemu_pid, q, NULL, rep, e);
+	return r < 0 ? r : verify_memory(p, c->qemu_pid, rep, e);
+}
+
 /* A thread that QEMU or the kernel made a moment ago (KVM has one as soon as a vCPU runs) is moved at the supervisor's next look. */
 static int settled_placement(const struct claim *c, const struct plan *p, struct qmp *q, struct verify_report *rep, struct err *e)
 {
 	const struct timespec pause = { .tv_nsec = SETTLE_PAUSE_MS * 1000000L };
-	int r = verify_placement(p, c->qemu_pid, q, rep, e);
+	int r = verify_placement(c, p, q, rep, e);
 
 	for (int i = 0; i < SETTLE_TRIES && r == 0 && rep->n_bad && claim_launcher_alive(c); i++) {
 		nanosleep(&pause, NULL);
 		verify_clear(rep);
-		r = verify_placement(p, c->qemu_pid, q, rep, e);
+		r = verify_placement(c, p, q, rep, e);
 	}
 	return r;
 }

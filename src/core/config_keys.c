@@ -267,7 +267,7 @@ const struct config_key config_keys[] = {
 		 "24, at least one." },
 	{ .section = "cpu", .key = "emulator", .type = CONF_CUSTOM, VM(emulator), .words = word_auto,
 	  .fallback = "auto", .example = "0-3", .parse = config_parse_emulator,
-	  .doc = "Host CPUs for QEMU's main and helper threads. auto: the reserved cores." },
+	  .doc = "Host CPUs for QEMU's main and helper threads, swtpm and the supervisor. auto: the reserved cores." },
 	{ .section = "cpu", .key = "interrupts", .type = CONF_ENUM, VM(interrupts), .words = word_interrupts, .fallback = "keep", .example = "node",
 	  .doc = "Host CPUs for the interrupts of passed-through devices. node: on the device's node the CPUs of QEMU's own threads, or if those "
 		 "have none there, of the VM's vCPUs. Looked after for some minutes from each start of the guest, which turns "

@@ -343,6 +343,15 @@ uint64_t plan_memory_bytes(const struct plan *p)
 	return sum;
 }
 
+bool plan_preallocates(const struct plan *p)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < p->n_nodes; i++)
+		any = any || p->nodes[i].prealloc;
+	return any;
+}
+
 bool plan_has_vhost(const struct plan *p)
 {
 	for (size_t i = 0; i < p->n_taps; i++)

@@ -807,6 +807,7 @@ static int run_qmp(struct launch *l, struct err *e)
 	int r = qmp_connect(path, l->child.pidfd, &l->qmp, e), status;
 	char text[96];
 
+	l->qmp.ahead = "query-cpus-fast"; /* launch_pin() */
 	if (r == 0)
 		r = qmp_handshake(&l->qmp, l->plan.ready_timeout_ms, on_handshake_wait, l, e);
 	log_progress_end();
@@ -833,22 +834,57 @@ static int run_qmp(struct launch *l, struct err *e)
 
 /* --- run ----------------------------------------------------------------------------------------------------- */
 
+/* @rep is cleared; the first thing that is not as planned is the error. */
+static int judge(struct verify_report *rep, int r, struct err *e)
+{
+	if (r == 0 && rep->n_bad) {
+		const struct verify_row *bad = verify_first_bad(rep);
+
+		r = err_set(e, -EXDEV, "%s: planned %s, found %s", bad->what, bad->planned, bad->actual);
+	}
+	verify_clear(rep);
+	return r;
+}
+
+int launch_check_pages(struct launch *l, struct err *e)
+{
+	struct verify_report rep = { 0 };
+
+	return l->plan.foreign_host ? 0 : judge(&rep, verify_memory(&l->plan, l->child.pid, &rep, e), e);
+}
+
+/* What is preallocated is there before QEMU answers. The rest comes when the guest uses it: launch_look_at_pages(). This stage is before launch_pin(), as
+ * the answer to what that asks is on its way. */
+static int run_check_pages(struct launch *l, struct err *e)
+{
+	return plan_preallocates(&l->plan) ? launch_check_pages(l, e) : 0;
+}
+
+void launch_look_at_pages(struct launch *l)
+{
+	struct err e = { 0 };
+	int r = l->seen_pages || l->adopted || plan_preallocates(&l->plan) ? 0 : launch_check_pages(l, &e);
+
+	l->seen_pages = true;
+	/* That QEMU is about to end is seen in its place. */
+	if (r == 0 || r == -ESRCH)
+		return;
+	log_warning("%s: not as planned: %s", l->plan.vm, e.msg);
+	launch_note(l, "not as planned", e.msg);
+}
+
 int launch_check(struct launch *l, struct err *e)
 {
+	AUTO_FREE pid_t *vcpus = launch_vcpu_threads(l);
 	struct verify_report rep = { 0 };
 	int r;
 
 	if (l->plan.foreign_host)
 		return 0;
-	r = verify_placement(&l->plan, l->child.pid, &l->qmp, &rep, e);
+	r = verify_threads(&l->plan, l->child.pid, &l->qmp, vcpus, &rep, e);
 	if (r == 0)
 		verify_acs(&l->plan, &l->sys, &rep);
-	if (r == 0 && rep.n_bad) {
-		const struct verify_row *bad = verify_first_bad(&rep);
-
-		r = err_set(e, -EXDEV, "%s: planned %s, found %s", bad->what, bad->planned, bad->actual);
-	}
-	verify_clear(&rep);
+	r = judge(&rep, r, e);
 	if (r == 0)
 		launch_check_ats(l);
 	return r;
@@ -880,7 +916,8 @@ static const struct stage stages[] = {
 	{ "claim", run_claim, undo_claim }, { "pre-bind hook", hooks_pre_bind, hooks_post_stop }, { "free devices", run_holders, NULL }, { "load vfio", run_vfio, NULL },
 	{ "fabric", launch_partition, launch_unpartition }, { "bind", run_bind, undo_bind }, { "reset", run_reset, undo_reset }, { "acs", launch_acs, launch_unacs }, { "prepare", launch_prepare, launch_unprepare },
 	{ "hand over", own_hand_over, own_take_back }, { "start TPM", launch_start_tpm, launch_stop_tpm },
-	{ "check memory", launch_check_memory, NULL }, { "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL }, { "pin", launch_pin, NULL },
+	{ "check memory", launch_check_memory, NULL }, { "start QEMU", run_spawn, undo_spawn }, { "connect", run_qmp, NULL },
+	{ "verify memory", run_check_pages, NULL }, { "pin", launch_pin, launch_unpin },
 	{ "verify", launch_check, NULL }, { "run", run_cont, NULL },
 };
 

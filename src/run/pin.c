@@ -82,6 +82,16 @@ static int ask_iothreads(struct launch *l, struct pins *pins, struct err *e)
 	return r;
 }
 
+pid_t *launch_vcpu_threads(const struct launch *l)
+{
+	pid_t *tids = l->pins ? xcalloc(l->plan.n_vcpus + 1, sizeof(*tids)) : NULL;
+
+	/* Those of the vCPUs come first, in the plan's order. */
+	for (size_t i = 0; tids && i < l->plan.n_vcpus; i++)
+		tids[i] = l->pins->v[i].tid;
+	return tids;
+}
+
 void launch_forget_pins(struct launch *l)
 {
 	if (l->pins)
@@ -169,6 +179,29 @@ static int place_threads(struct launch *l, bool late, struct err *e)
 		}
 	}
 	return r == 0 && pinned != l->pins->n ? err_set(e, -ESRCH, "%zu vCPUs and I/O threads of QEMU have ended", l->pins->n - pinned) : r;
+}
+
+/* A wake-up of the supervisor is not to take a vCPU's turn. It is as well where it was, if it may not run there. */
+void launch_stand_aside(struct launch *l)
+{
+	struct err e = { 0 };
+
+	if (l->aside || l->plan.foreign_host)
+		return;
+	if (affinity_get(0, &l->cpus_before, &e) < 0 || affinity_set(0, &l->plan.emulator, &e) < 0)
+		log_info("%s: the supervisor runs on any CPU: %s", l->plan.vm, e.msg);
+	else
+		l->aside = true;
+}
+
+/* One of these CPUs may have been taken offline since: no reason to keep anything. */
+int launch_unpin(struct launch *l, int exit_code, struct err *e)
+{
+	(void)exit_code;
+	if (l->aside && affinity_set(0, &l->cpus_before, e) < 0)
+		log_info("%s: the supervisor is not on all CPUs that it had: %s", l->plan.vm, e->msg);
+	l->aside = false;
+	return 0;
 }
 
 int launch_pin(struct launch *l, struct err *e)

@@ -199,6 +199,7 @@ static void on_look(struct supervisor *s)
 	uint64_t pause = life_look_pause_ms(++s->look);
 
 	settle(s->l, "late threads");
+	launch_look_at_pages(s->l);
 	slim_down();
 	s->look_at = pause ? now_ms() + pause : NEVER;
 }
@@ -477,6 +478,7 @@ int launch_supervise(struct launch *l)
 	struct supervisor s = { .l = l, .rung_at = NEVER, .look_at = NEVER, .watchdog_at = NEVER };
 	int code;
 
+	launch_stand_aside(l);
 	start_watchdog(&s);
 	catch_up(&s);
 	drain_events(&s); /* those that came between replies while starting */

@@ -62,18 +62,28 @@ static void thread_row(struct verify_report *rep, char *what, const struct threa
 		has ? xasprintf("CPUs %s", has) : xstrdup("no such thread"));
 }
 
-static int verify_vcpus(const struct plan *p, struct qmp *q, const struct thread_info *t, size_t n, struct cpuset *seen,
-			struct verify_report *rep, struct err *e)
+/* As many as the plan has; owned. */
+static int ask_vcpus(const struct plan *p, struct qmp *q, pid_t **ret, struct verify_report *rep, struct err *e)
 {
 	AUTO_FREE struct qmp_vcpu *v = NULL;
-	size_t n_v = 0;
-	int r = qmp_query_vcpus(q, &v, &n_v, e);
+	size_t n = 0;
+	int r = qmp_query_vcpus(q, &v, &n, e);
 
 	if (r < 0)
 		return r;
+	*ret = xcalloc(p->n_vcpus + 1, sizeof(**ret));
+	for (size_t i = 0; i < p->n_vcpus; i++)
+		(*ret)[i] = i < n ? v[i].tid : -1;
+	if (n != p->n_vcpus)
+		row_add(rep, false, xstrdup("vCPUs"), xasprintf("%zu", p->n_vcpus), xasprintf("%zu", n));
+	return 0;
+}
+
+static void verify_vcpus(const struct plan *p, const pid_t *vcpus, const struct thread_info *t, size_t n, struct cpuset *seen, struct verify_report *rep)
+{
 	for (size_t i = 0; i < p->n_vcpus; i++) {
 		struct cpuset want = { 0 };
-		int tid = i < n_v ? v[i].tid : -1;
+		pid_t tid = vcpus[i];
 
 		cpuset_add(&want, p->vcpus[i].host_cpu);
 		for (size_t k = 0; k < n; k++)
@@ -81,9 +91,6 @@ static int verify_vcpus(const struct plan *p, struct qmp *q, const struct thread
 				cpuset_add(seen, (int)k);
 		thread_row(rep, xasprintf("vCPU %zu", i), find_thread(t, n, tid), &want);
 	}
-	if (n_v != p->n_vcpus)
-		row_add(rep, false, xstrdup("vCPUs"), xasprintf("%zu", p->n_vcpus), xasprintf("%zu", n_v));
-	return 0;
 }
 
 static int verify_iothreads(const struct plan *p, struct qmp *q, const struct thread_info *t, size_t n, struct cpuset *seen,
@@ -109,9 +116,10 @@ static int verify_iothreads(const struct plan *p, struct qmp *q, const struct th
 	return 0;
 }
 
-static int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e)
+int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, const pid_t *vcpus, struct verify_report *rep, struct err *e)
 {
 	AUTO_FREE struct thread_info *t = NULL;
+	AUTO_FREE pid_t *asked = NULL;
 	struct cpuset seen = { 0 }; /* positions in t */
 	size_t n = 0;
 	int r = affinity_threads(pid, &t, &n, e);
@@ -119,8 +127,10 @@ static int verify_threads(const struct plan *p, pid_t pid, struct qmp *q, struct
 	/* It looks through all processes, thousands on a large machine. */
 	if (r == 0 && plan_has_vhost(p))
 		r = affinity_add_vhost(pid, &t, &n, e);
+	if (r == 0 && !vcpus)
+		r = ask_vcpus(p, q, &asked, rep, e);
 	if (r == 0)
-		r = verify_vcpus(p, q, t, n, &seen, rep, e);
+		verify_vcpus(p, vcpus ? vcpus : asked, t, n, &seen, rep);
 	if (r == 0)
 		r = verify_iothreads(p, q, t, n, &seen, rep, e);
 	for (size_t i = 0; i < n && r == 0; i++)
@@ -183,7 +193,7 @@ static bool all_found(const struct plan *p, const struct numa_mapping *m, size_t
 }
 
 /* The guest's memory stands before QEMU's libraries, with their thousands of pages that would have to be looked at. Where it does not, all is read. */
-static int verify_memory(const struct plan *p, pid_t pid, struct verify_report *rep, struct err *e)
+int verify_memory(const struct plan *p, pid_t pid, struct verify_report *rep, struct err *e)
 {
 	AUTO_FREE struct numa_mapping *m = NULL;
 	size_t n = 0;
@@ -200,17 +210,6 @@ static int verify_memory(const struct plan *p, pid_t pid, struct verify_report *
 		memory_row(rep, &p->nodes[i], &np);
 	}
 	return r;
-}
-
-int verify_placement(const struct plan *p, pid_t pid, struct qmp *q, struct verify_report *rep, struct err *e)
-{
-	int r;
-
-	/* Planned for CPUs and nodes that are not here. */
-	if (p->foreign_host)
-		return 0;
-	r = verify_threads(p, pid, q, rep, e);
-	return r < 0 ? r : verify_memory(p, pid, rep, e);
 }
 
 /* --- devices ------------------------------------------------------------------------------------------------ */

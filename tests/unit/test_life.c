@@ -15,6 +15,7 @@
 #include <utmp.h>
 
 #include "gpuvm/events.h"
+#include "gpuvm/launch.h"
 #include "programs.h"
 
 /* --- events -------------------------------------------------------------------------------------------------- */
@@ -712,6 +713,47 @@ Test(life, late_threads_are_moved, .timeout = 90)
 	EXPECT_SH(&p, 0, "q=" QEMU_PID "; taskset -cp $($G status demo --json | jq -r .vcpus) $q >/dev/null && $G reset demo && "
 			 UNTIL("grep \"thread 'qemu-system-x86' ($q) moved from CPUs\" $R/demo/launch.log"));
 	EXPECT_SH(&p, 0, UNTIL("grep 'late threads: every thread' $R/demo/launch.log") "; $G verify demo && $G kill demo");
+	place_end(&p);
+}
+
+/* Memory that comes when the guest uses it is looked at then, once: here of a "QEMU" that has none where the plan says. */
+Test(life, pages_are_looked_at_later)
+{
+	char dir[] = "/tmp/gpuvm-pages-XXXXXX";
+	struct plan_node node = { .memory_bytes = 123 << 12 };
+	struct launch l = { .plan = { .vm = (char[]){ "x" }, .rundir = dir, .nodes = &node, .n_nodes = 1 }, .child = { .pid = getpid() } };
+	AUTO_FREE char *path = NULL, *text = NULL;
+	struct err e = { 0 };
+
+	cr_assert_not_null(mkdtemp(dir));
+	path = xasprintf("%s/events.jsonl", dir);
+	node.prealloc = true; /* it has been looked at before the guest ran */
+	launch_look_at_pages(&l);
+	cr_assert(access(path, F_OK) < 0);
+	node.prealloc = l.seen_pages = false;
+	cr_assert(launch_check_pages(&l, &e) == -EXDEV);
+	cr_assert_str_eq(e.msg, "memory of guest node 0: planned 492 KiB on host node 0, as it is used, found no mapping of that size and policy");
+	launch_look_at_pages(&l);
+	launch_look_at_pages(&l);
+	cr_assert(read_text_file(path, 4096, &text) == 0);
+	cr_expect(strstr(text, "\"not as planned\"") && !strchr(text, '\n'), "%s", text); /* one line, whose end is not read */
+	unlink(path);
+	rmdir(dir);
+}
+
+/* A wake-up of ours is not to take a vCPU's turn; what a hook starts has nothing to do with that. */
+Test(life, supervisor_stands_aside, .timeout = 90)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "[ $(nproc) -ge 2 ] && which taskset") != 0)
+		cr_skip("one CPU only, or no taskset");
+	make_hook(&p, "hook", "taskset -cp $$ | sed 's/.*: //' >>$GPUVM_RUNDIR/cpus.ini");
+	EXPECT_SH(&p, 0, "$L -d --set hooks.post-start=$R/hook.ini --set hooks.post-stop=$R/hook.ini " DEMO);
+	/* After it has said that the guest runs. */
+	EXPECT_SH(&p, 0, "pid=$($G status demo --json | jq -r .pid); "
+			 UNTIL("[ \"$(taskset -cp $pid | sed 's/.*: //')\" = \"$(jq -r .emulator_cpus $R/demo/plan.json)\" ]") "; $G kill demo");
+	EXPECT_SH(&p, 0, UNTIL("[ \"$(wc -l <$R/cpus.ini)\" = 2 ]") "; all=$(taskset -cp $$ | sed 's/.*: //'); [ \"$(sort -u $R/cpus.ini)\" = \"$all\" ]");
 	place_end(&p);
 }
 
