@@ -23,7 +23,7 @@ if command -v lstopo-no-graphics >/dev/null; then
 		timed lstopo-no-graphics --of xml >>"$SCENARIO_TMP/lstopo.ms"
 	done
 	result --argjson ours "$(median <"$SCENARIO_TMP/gpuvm.ms")" --argjson peer "$(median <"$SCENARIO_TMP/lstopo.ms")" \
-		'{row: "probe-lab", ours_ms: $ours, lstopo_ms: $peer, ratio: ($ours / $peer * 100 | round / 100)}'
+		'{row: "probe-lab", of: "gpuvm topo --json", ours_ms: $ours, lstopo_ms: $peer, ratio: ($ours / $peer * 100 | round / 100)}'
 else
 	result '{not_measured: "probe against lstopo", why: "there is no lstopo-no-graphics (tools/setup bench)"}'
 fi
@@ -44,10 +44,79 @@ for role in gpu nic nvme; do
 	read -r in_turn slowest < <(awk -v t="$in_turn" -v s="$slowest" -v ms="$ms" -v n="$n" 'BEGIN { print t + n * ms, (ms > s ? ms : s) }')
 	result --arg role "$role" --argjson n "$n" --argjson ms "$ms" '{row: "bind-lab", role: $role, devices: $n, one_ms: $ms}'
 done
-for _ in 1 2 3; do bind_ms "$CONF/half0.ini" half0; done >"$SCENARIO_TMP/all.ms"
+for _ in 1 2 3; do
+	gpuvm-launch -qd --timings "${quiet[@]}" "$CONF/half0.ini" >"$SCENARIO_TMP/timings"
+	awk '$1 == "bind" { print $2 }' "$SCENARIO_TMP/timings" >>"$SCENARIO_TMP/all.ms"
+	awk '/^read the host/ { print $4 }' "$SCENARIO_TMP/timings" >>"$SCENARIO_TMP/read.ms"
+	vm_stop half0 120
+done
+if [[ -s $SCENARIO_TMP/lstopo.ms ]]; then
+	result --argjson ours "$(median <"$SCENARIO_TMP/read.ms")" --argjson peer "$(median <"$SCENARIO_TMP/lstopo.ms")" \
+		'{row: "probe-lab", of: "the step of a start", ours_ms: $ours, lstopo_ms: $peer, ratio: ($ours / $peer * 100 | round / 100)}'
+fi
 # Nothing is checked here: all CPUs of the emulated host are one thread.
 result --argjson all "$(median <"$SCENARIO_TMP/all.ms")" --argjson turn "$in_turn" --argjson slowest "$slowest" \
 	'{row: "bind-lab", role: "all", all_ms: $all, in_turn_ms: $turn, slowest_ms: $slowest, of_slowest: ($all / $slowest * 100 | round / 100)}'
+
+say "the floor of bind: nothing but the writes for each device, all at once and one after the other"
+mapfile -t bdfs < <(jq -r '.devices[].bdf' "$SCENARIO_TMP/half0.json")
+move() { # DRIVER BDF: what binding it is to the kernel; DRIVER "": back to its own
+	local dir=/sys/bus/pci/devices/$2
+	echo "$1" >"$dir/driver_override"
+	if [[ -e $dir/driver ]]; then echo "$2" >"$dir/driver/unbind"; fi
+	echo "$2" >/sys/bus/pci/drivers_probe
+}
+all_at_once() {
+	local bdf
+	for bdf in "${bdfs[@]}"; do move vfio-pci "$bdf" & done
+	wait
+}
+# The same, looking where those that wait are: the innermost function that is not only waiting.
+all_watched() { # FILE
+	local bdf pid pids=() function any=true
+	for bdf in "${bdfs[@]}"; do
+		move vfio-pci "$bdf" &
+		pids+=($!)
+	done
+	while $any; do
+		any=false
+		for pid in "${pids[@]}"; do
+			if [[ ! -e /proc/$pid/stack ]]; then continue; fi
+			any=true
+			while read -r _ function; do
+				function=${function%%+*}
+				case $function in
+				__* | schedule* | down* | acpi_os_wait* | acpi_ut_acquire*) ;;
+				*) echo "$function" >>"$1"; break ;;
+				esac
+			done 2>/dev/null <"/proc/$pid/stack" || :
+		done
+		sleep 0.1
+	done
+	wait "${pids[@]}"
+}
+one_by_one() {
+	local bdf
+	for bdf in "${bdfs[@]}"; do move vfio-pci "$bdf"; done
+}
+give_back() {
+	local bdf
+	for bdf in "${bdfs[@]}"; do
+		expect_eq "driver of $bdf" vfio-pci "$(driver_of "$bdf")"
+		move "" "$bdf"
+	done
+}
+for _ in 1 2 3; do
+	for how in one_by_one all_at_once; do
+		timed "$how" >>"$SCENARIO_TMP/$how.ms"
+		give_back
+	done
+done
+all_watched "$SCENARIO_TMP/where"
+give_back
+where=$(sort "$SCENARIO_TMP/where" | uniq -c | sort -rn | awk 'NR <= 3 { printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1 }')
+result --argjson all "$(median <"$SCENARIO_TMP/all.ms")" --argjson floor "$(median <"$SCENARIO_TMP/all_at_once.ms")" --argjson turn "$(median <"$SCENARIO_TMP/one_by_one.ms")" \
+	--arg where "$where" '{row: "bind-floor", all_ms: $all, kernel_all_at_once_ms: $floor, kernel_in_turn_ms: $turn, of_floor: ($all / $floor * 100 | round / 100), waits_in: $where}'
 
 say "placement: pages on the planned node, threads on the planned CPUs"
 # Of the guest's memory, the mapping with the most pages of its kind: the share on NODE.
@@ -99,4 +168,34 @@ for _ in 1 2 3; do
 	kill "$pid"
 	check "it ends" wait_for 60 no_process "$pid"
 done
-result '{not_measured: "placement by libvirt'"'"'s default", why: "no libvirtd is started in the emulated host"}'
+# The same by libvirt, which is told no more than the size.
+if ! command -v libvirtd >/dev/null || ! command -v virsh >/dev/null; then
+	result '{not_measured: "placement by libvirt'"'"'s default", why: "libvirt is not installed (tools/setup bench)"}'
+	exit 0
+fi
+mkdir -p /run/libvirt
+# virtlogd and users of its own are not what is measured.
+printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n' >/etc/libvirt/qemu.conf
+libvirtd </dev/null >"$SCENARIO_TMP/libvirtd.log" 2>&1 &
+libvirtd=$!
+check "libvirtd answers" wait_for 180 virsh -q uri
+cat >"$SCENARIO_TMP/default.xml" <<XML
+<domain type='qemu'>
+  <name>default</name>
+  <memory unit='MiB'>$mib</memory>
+  <memoryBacking><allocation mode='immediate'/></memoryBacking>
+  <vcpu>$vcpus</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/><memballoon model='none'/></devices>
+</domain>
+XML
+for _ in 1 2 3; do
+	check "virsh starts it" virsh -q create --paused "$SCENARIO_TMP/default.xml"
+	pid=$(</run/libvirt/qemu/default.pid)
+	result --argjson pages "$(pages_on "$pid" "$node")" --argjson threads "$(threads_on "$pid" "$SCENARIO_TMP/plan.json")" \
+		'{row: "placement", by: "libvirt", pages_on_node: $pages, threads_on_cpus: $threads}'
+	check "virsh ends it" virsh -q destroy default
+	check "it ends" wait_for 60 no_process "$pid"
+done
+kill "$libvirtd"
+wait "$libvirtd" || :
