@@ -19,12 +19,14 @@ severities() { # CODE: each once
 subjects() { # CODE SEVERITY
 	jq -r --arg code "$1" --arg severity "$2" '[.findings[] | select(.code == $code and .severity == $severity) | .subject] | join(" ")' "$report"
 }
+# No jq beside the loop (in a pipe or substitution): its end is a signal to this shell, at which the kernel stops handing out hugepages where it is.
 mend() { # CODE: what it says
 	local fix
+	jq -r --arg code "$1" '.findings[] | select(.code == $code and .severity != "ok") | .fix' "$report" >"$SCENARIO_TMP/fixes"
 	while IFS= read -r fix; do
 		evidence "  $fix"
 		eval "$fix"
-	done < <(jq -r --arg code "$1" '.findings[] | select(.code == $code and .severity != "ok") | .fix' "$report")
+	done <"$SCENARIO_TMP/fixes"
 }
 
 say "a sound host"
@@ -49,7 +51,10 @@ read_line "$pages"
 echo 0 >"$pages"
 doctor
 expect_eq "hugepages-node" "node 1" "$(subjects hugepages-node problem)"
+pages_before=$line
 mend hugepages-node
+read_line "$pages"
+expect_eq "its pages, after what doctor says" "$pages_before" "$line"
 doctor
 expect_eq "mended" ok "$(severities hugepages-node)"
 echo "$line" >"$pages"
