@@ -26,7 +26,6 @@ struct disk_info {
 	uint64_t actual_bytes; /* on the disk */
 	char *backing;         /* as the header names it, NULL: none */
 	char *backing_format;
-	char *backing_path;    /* absolute */
 	char *data_file;       /* external data file, NULL: none */
 	bool encrypted, dirty, corrupt;
 };
@@ -108,11 +107,26 @@ int image_judge(const char *path, const struct disk_info *d, uint64_t bytes, str
 /* Has it the signature of a boot sector? What has none is hardly a disk. */
 bool image_head_boots(const void *head, size_t len);
 
+/* --- pure: what a qcow2 file is made on ------------------------------------------------------------------------------- */
+
+#define QCOW2_HEAD 65536 /* bytes at its beginning; QEMU writes the name into the first few hundred */
+
+bool qcow2_is(const void *head, size_t len);
+/* The backing file as the header names it, and its format; owned. NULL: it has none; a format that is not said is QEMU's to find out. @len is less than QCOW2_HEAD
+ * only if the file ends there. -EINVAL: damaged, or no qcow2 file. */
+int qcow2_backing(const void *head, size_t len, char **ret_name, char **ret_format, struct err *e);
+/* Where QEMU looks for it when it has opened @file; owned. NULL: it is no path ("json:{...}", "nbd://..."). */
+char *qcow2_backing_path(const char *file, const char *name);
+
 /* --- disks ------------------------------------------------------------------------------------------------------------ */
 
 /* A new disk at @path (in $statedir/disks, created 0711 if needed): an overlay on @base, or an empty one if NULL. @bytes 0: as large as the base.
  * -EEXIST if there is a file; -EINVAL if it would be smaller than the base. Atomic; 0600. */
 int disk_create(const char *path, const struct image *base, uint64_t bytes, struct err *e);
+
+/* The files that @file, a disk of format qcow2, is made on, nearest first, as QEMU finds them: until one that is not said to be qcow2 - in a raw one a guest may have
+ * written a header - or is no path. -ENOENT and others name the file that cannot be read. */
+int disk_chain(const char *file, struct strv *ret, struct err *e);
 
 /* Who else needs one of a VM's files @own, its disks among them: disks made on one of its, definitions, processes. The files themselves do not
  * count. @ret_unknown: as image_list(), but for what is wrong with @own. */

@@ -54,6 +54,7 @@ struct launch {
 	struct topology here; /* with another machine's stand-ins: this one */
 	struct qemu_info qemu;
 	struct host_use use;
+	struct strv below; /* files that the VM's disks are made on: absolute paths */
 	struct fabric_map fabric;
 	char *fabric_manager; /* of fm_find(); NULL: there is none, because of no_manager, or none was looked for */
 	char *no_manager;

@@ -354,6 +354,9 @@ uint64_t plan_pinned_bytes(const struct plan *p);
 /* Are there vhost workers, which until Linux 6.3 are kernel threads outside QEMU? */
 bool plan_has_vhost(const struct plan *p);
 
+/* "raw" or "qcow2", by what is said or the file's name, never by looking inside: a guest can write a qcow2 header into a raw disk. NULL: the name does not tell. */
+const char *plan_disk_format(const struct disk_config *c);
+
 /* Is memory of any guest node there before QEMU answers? */
 bool plan_preallocates(const struct plan *p);
 

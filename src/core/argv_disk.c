@@ -236,17 +236,22 @@ static bool is_device(const struct disk_config *c)
 	return strncmp(c->file, "/dev/", 5) == 0 && strncmp(c->file, "/dev/shm/", 9) != 0;
 }
 
-/* By what is said or the file's name; never by looking inside: a guest can write a qcow2 header into a raw disk. */
-static const char *disk_format(struct builder *b, const struct disk_config *c)
+const char *plan_disk_format(const struct disk_config *c)
 {
-	AUTO_FREE char *section = NULL;
-
 	if (c->format != DISK_AUTO)
 		return c->format == DISK_RAW ? "raw" : "qcow2";
 	if (is_device(c) || ends_in(c->file, ".raw") || ends_in(c->file, ".img") || ends_in(c->file, ".iso"))
 		return "raw";
-	if (ends_in(c->file, ".qcow2"))
-		return "qcow2";
+	return ends_in(c->file, ".qcow2") ? "qcow2" : NULL;
+}
+
+static const char *disk_format(struct builder *b, const struct disk_config *c)
+{
+	const char *word = plan_disk_format(c);
+	AUTO_FREE char *section = NULL;
+
+	if (word)
+		return word;
 	section = xasprintf("disk %s", c->name);
 	problem_hint(config_problem(b->pl->ps, b->vm, section, "file", "format-unknown",
 				    "[%s] file: the format of '%s' cannot be told from its name", section, c->file),

@@ -13,7 +13,6 @@ void disk_info_clear(struct disk_info *d)
 	free(d->format);
 	free(d->backing);
 	free(d->backing_format);
-	free(d->backing_path);
 	free(d->data_file);
 	*d = (struct disk_info){ 0 };
 }
@@ -80,9 +79,6 @@ int disk_info_parse(const char *text, struct disk_info *ret, struct err *e)
 		d.actual_bytes = 0;
 	d.backing = text_of(o, "backing-filename");
 	d.backing_format = text_of(o, "backing-filename-format");
-	d.backing_path = text_of(o, "full-backing-filename");
-	if (d.backing && !d.backing_path)
-		d.backing_path = xstrdup(d.backing);
 	d.encrypted = bool_of(o, "encrypted");
 	d.dirty = bool_of(o, "dirty-flag");
 	if (json_object_object_get_ex(o, "format-specific", &specific) && json_object_object_get_ex(specific, "data", &data)) {

@@ -53,40 +53,53 @@ void image_uses_of(const struct image_uses *u, const char *file, struct strv *re
 
 /* --- disks ---------------------------------------------------------------------------------------------------------- */
 
-/* 1: it begins as a qcow2 does. What else there is has no backing file that QEMU would look for: a disk's format is never guessed. */
-static int is_qcow2(const char *path)
+/* The first bytes of @path, as many as there are of QCOW2_HEAD, to @head; 0 also of what is neither a file nor a block device. */
+static ssize_t read_head(const char *path, uint8_t *head)
 {
 	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
-	char magic[4];
+	ssize_t n;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return 0;
-	return pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) && memcmp(magic, "QFI\xfb", sizeof(magic)) == 0;
+	n = pread(fd, head, QCOW2_HEAD, 0);
+	return n < 0 ? -errno : n;
+}
+
+/* What @path is made on, and of which format that is said to be: 0, and both NULL if on nothing. What does not begin as a qcow2 file is made on nothing, unless
+ * it is @sure to be one. */
+static int read_backing(const char *path, bool sure, char **ret_name, char **ret_format, struct err *e)
+{
+	AUTO_FREE uint8_t *head = xcalloc(QCOW2_HEAD, 1);
+	ssize_t n = read_head(path, head);
+	int r;
+
+	*ret_name = *ret_format = NULL;
+	if (n < 0)
+		return err_sys(e, (int)n, "'%s'", path);
+	if (!sure && !qcow2_is(head, (size_t)n))
+		return 0;
+	r = qcow2_backing(head, (size_t)n, ret_name, ret_format, e);
+	return r < 0 ? err_wrap(e, "'%s'", path) : 0;
 }
 
 /* The backing file of @path, owned; NULL: none, or there is no saying (then that is in u->unknown). */
 static char *next_in_chain(struct image_uses *u, const char *path)
 {
-	struct disk_info d = { 0 };
+	AUTO_FREE char *name = NULL, *format = NULL;
 	struct err e;
+	int r = read_backing(path, false, &name, &format, &e);
 	char *next;
-	int r = is_qcow2(path);
 
 	/* What is not there needs nothing. */
-	if (r == 0 || r == -ENOENT)
-		return NULL;
-	if (r < 0)
-		err_sys(&e, r, "'%s'", path);
-	else
-		r = disk_info_read(path, "qcow2", &d, &e);
-	if (r < 0)
+	if (r < 0 && r != -ENOENT)
 		strv_push(&u->unknown, e.msg);
-	next = r < 0 || !d.backing_path ? NULL : STEAL_PTR(d.backing_path);
-	disk_info_clear(&d);
-	return next;
+	if (!name)
+		return NULL;
+	next = qcow2_backing_path(path, name);
+	return next ? next : STEAL_PTR(name);
 }
 
 /* @path and all that is below it. */
@@ -136,6 +149,31 @@ static void each_file(struct image_uses *u, const char *dir, const char *extensi
 static void add_disk(struct image_uses *u, const char *path)
 {
 	add_chain(u, path, path);
+}
+
+int disk_chain(const char *file, struct strv *ret, struct err *e)
+{
+	const char *at = file;
+
+	for (size_t depth = 0; depth < CHAIN_MAX; depth++) {
+		AUTO_FREE char *name = NULL, *format = NULL, *path = NULL;
+		int r = read_backing(at, true, &name, &format, e);
+
+		if (r < 0)
+			return at == file ? r : err_wrap(e, "'%s' is made on", file);
+		path = name ? qcow2_backing_path(at, name) : NULL;
+		if (!path)
+			return 0;
+		if (access(path, R_OK) < 0) {
+			err_sys(e, -errno, "'%s'", path);
+			return err_wrap(e, "'%s' is made on", at);
+		}
+		strv_push(ret, path);
+		if (!format || strcmp(format, "qcow2") != 0)
+			return 0;
+		at = ret->v[ret->n - 1];
+	}
+	return err_set(e, -ELOOP, "'%s': its chain of backing files has no end", file);
 }
 
 /* --- definitions, processes ------------------------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@
 #include "gpuvm/bad.h"
 #include "gpuvm/capture.h"
 #include "gpuvm/holders.h"
+#include "gpuvm/image.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "gpuvm/probe.h"
@@ -114,6 +115,7 @@ void launch_clear(struct launch *l)
 	own_clear(l);
 	claim_clear(&l->claim);
 	host_use_clear(&l->use);
+	strv_clear(&l->below);
 	fabric_map_clear(&l->fabric);
 	free(l->fabric_manager);
 	free(l->no_manager);
@@ -271,6 +273,31 @@ static int check_trusted_files(const struct launch *l, struct problems *ps)
 	return r;
 }
 
+/* And what it is made on, which QEMU would not find, or not make sense of, only when the devices are bound. */
+static void check_disk(struct launch *l, const struct disk_config *d, struct problems *ps)
+{
+	AUTO_FREE char *section = xasprintf("disk %s", d->name);
+	const char *format = plan_disk_format(d);
+	struct err e = { 0 };
+	struct problem *p;
+	int r;
+
+	if (strv_contains(&l->opt->promised, d->file))
+		return;
+	if (access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0) {
+		config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind = PROBLEM_HOST;
+		return;
+	}
+	/* Of no format yet: the plan says it. */
+	r = format && !strcmp(format, "qcow2") ? disk_chain(d->file, &l->below, &e) : 0;
+	if (r == 0)
+		return;
+	p = config_problem(ps, &l->vm, section, "file", r == -EINVAL || r == -ELOOP ? "disk-damaged" : "file-missing", "[%s] file: %s", section, e.msg);
+	p->kind = PROBLEM_HOST;
+	if (r == -EINVAL)
+		problem_hint(p, "`qemu-img info` says what it is; a raw disk needs format = raw");
+}
+
 /* Files that the definition names must be there before anything is touched. */
 static void check_files(struct launch *l, struct problems *ps)
 {
@@ -285,14 +312,9 @@ static void check_files(struct launch *l, struct problems *ps)
 				->kind = PROBLEM_HOST;
 	check_seed_files(l, ps);
 	check_roms(l, ps);
-	for (size_t i = 0; i < l->vm.n_disks; i++) {
-		const struct disk_config *d = &l->vm.disks[i];
-		AUTO_FREE char *section = xasprintf("disk %s", d->name);
-
-		if (!strv_contains(&l->opt->promised, d->file) && access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0)
-			config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind =
-				PROBLEM_HOST;
-	}
+	strv_clear(&l->below);
+	for (size_t i = 0; i < l->vm.n_disks; i++)
+		check_disk(l, &l->vm.disks[i], ps);
 }
 
 static bool is_foreign(const struct launch *l)

@@ -102,6 +102,8 @@ static void limit_devices(struct launch *l, const struct strv *argv)
 	allow_implied(l, &d);
 	for (size_t i = 0; i < l->vm.n_disks; i++)
 		allow(&d, l->vm.disks[i].file);
+	for (size_t i = 0; i < l->below.n; i++)
+		allow(&d, l->below.v[i]);
 	for (size_t i = 0; i < argv->n; i++)
 		allow_named(&d, argv->v[i]);
 	/* A kernel without it is no reason to have no VM; `gpuvm status --security` says so. */

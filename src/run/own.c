@@ -194,8 +194,9 @@ static void wish(const struct launch *l, struct wishes *w, const char *path, int
 		*PUSH_ZEROED(w->v, w->n) = (struct owner_wish){ .path = path, .mode = mode, .id = &l->identity };
 }
 
-static void refuse(const struct owner_wish *w, struct problems *ps)
+static void refuse(const struct launch *l, const struct owner_wish *w, struct problems *ps)
 {
+	const char *what = strv_contains(&l->below, w->path) ? ", which a disk is made on" : "";
 	bool folder = w->err.word && strcmp(w->err.word, "folder") == 0;
 	const char *letters = folder || w->mode & X_OK ? "x" : w->mode & W_OK ? "rw" : "r";
 	AUTO_FREE char *quoted = shell_quote(w->err.msg);
@@ -205,8 +206,9 @@ static void refuse(const struct owner_wish *w, struct problems *ps)
 		problems_add(ps, PROBLEM_HOST, "user-no-access", "'%s' cannot be looked at as uid %u: %s", w->path, w->id->uid, w->err.msg);
 		return;
 	}
-	p = problems_add(ps, PROBLEM_HOST, "user-no-access", "QEMU runs as uid %u, which may not %s '%s'%s%s%s", w->id->uid,
-			 folder ? "enter" : *letters == 'x' ? "enter or run" : "open", w->err.msg, folder ? ", where '" : "", folder ? w->path : "", folder ? "' is" : "");
+	p = problems_add(ps, PROBLEM_HOST, "user-no-access", "QEMU runs as uid %u, which may not %s '%s'%s%s%s%s", w->id->uid,
+			 folder ? "enter" : *letters == 'x' ? "enter or run" : "open", w->err.msg, folder ? ", where '" : "", folder ? w->path : "", folder ? "' is" : "",
+			 what);
 	problem_hint(p, "`setfacl -m u:%u:%s %s` allows it, or `chmod o+%s %s`; [security] user = root does without", w->id->uid, letters, quoted, letters,
 		     quoted);
 }
@@ -236,12 +238,14 @@ void own_check(struct launch *l, struct problems *ps)
 	for (size_t i = 0; i < vm->n_disks; i++)
 		if (vm->disks[i].readonly || !is_our_disk(vm->disks[i].file))
 			wish(l, &w, vm->disks[i].file, vm->disks[i].readonly ? R_OK : 0);
+	for (size_t i = 0; i < l->below.n; i++)
+		wish(l, &w, l->below.v[i], R_OK);
 	for (size_t i = 0; i < vm->n_devices && !l->plan.fake_devices; i++)
 		wish(l, &w, vm->devices[i].romfile && strcmp(vm->devices[i].romfile, "none") ? vm->devices[i].romfile : NULL, R_OK);
 	owner_may(w.v, w.n);
 	for (size_t i = 0; i < w.n; i++)
 		if (w.v[i].err.code < 0)
-			refuse(&w.v[i], ps);
+			refuse(l, &w.v[i], ps);
 	free(w.v);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* libFuzzer entry: what qemu-img says of a tenant's file, and the first bytes of one.
- * covers: src/core/disk_info.c */
+ * covers: src/core/disk_info.c src/core/qcow2.c */
 #include <stdint.h>
 #include <string.h>
 
@@ -12,7 +12,7 @@ static void judge(const struct disk_info *d, uint64_t bytes)
 {
 	struct err e = { 0 };
 
-	if (!d->format || (d->backing && !d->backing_path))
+	if (!d->format)
 		abort();
 	if (image_judge("/images/a b.img", d, bytes, &e) < 0)
 		return;
@@ -35,6 +35,20 @@ static void name(const char *text)
 		abort();
 }
 
+/* Words without zeros, or none at all. */
+static void header(const uint8_t *head, size_t size)
+{
+	AUTO_FREE char *backing = NULL, *format = NULL, *path = NULL;
+	struct err e = { 0 };
+	int r = qcow2_backing(head, size, &backing, &format, &e);
+
+	if (r < 0 ? backing || format || !*e.msg : (backing && !*backing) || (format && (!*format || !backing)))
+		abort();
+	path = backing ? qcow2_backing_path("/images/a.qcow2", backing) : NULL;
+	if (path && *path != '/')
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	AUTO_FREE char *text = xstrndup((const char *)data, size);
@@ -45,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(head, data, size);
 	(void)image_judge_head("/images/x.img", head, size < IMAGE_HEAD ? size : IMAGE_HEAD, &e);
 	(void)image_head_boots(head, size);
+	header(head, size);
 	(void)disk_check_parse(text);
 	if (disk_info_parse(text, &d, &e) == 0)
 		judge(&d, size);

@@ -620,8 +620,102 @@ Test(image, info_is_parsed_or_refused)
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		cr_expect(disk_info_parse(bad[i], &d, &e) == -EPROTO && !d.format, "row %zu", i);
 	cr_assert(disk_info_parse("qemu-img: warning: {odd}\n{\"format\": \"raw\", \"virtual-size\": 5, \"backing-filename\": \"x\"}", &d, &e) == 0);
-	cr_expect(d.virtual_bytes == 5 && strcmp(d.backing, "x") == 0 && strcmp(d.backing_path, "x") == 0 && !d.dirty && !d.corrupt);
+	cr_expect(d.virtual_bytes == 5 && strcmp(d.backing, "x") == 0 && !d.dirty && !d.corrupt);
 	disk_info_clear(&d);
+}
+
+static size_t read_head(const struct place *p, const char *name, uint8_t head[QCOW2_HEAD])
+{
+	AUTO_FREE char *path = xasprintf("%s/work/%s", p->root, name);
+	FILE *f = fopen(path, "re");
+	size_t n = f ? fread(head, 1, QCOW2_HEAD, f) : 0;
+
+	cr_assert(f, "%s", path);
+	fclose(f);
+	return n;
+}
+
+static bool same(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Of whatever qemu-img makes, what it says of it itself. */
+Test(image, what_a_qcow2_is_made_on, .timeout = 60)
+{
+	static const char *const made[] = { "z.qcow2 1M", "-b base.raw -F raw z.qcow2", "-b $W/a.qcow2 -F qcow2 z.qcow2", "-o compat=0.10 -b base.raw -F raw z.qcow2",
+					    "-o cluster_size=2M -b base.raw -F raw z.qcow2", "-o cluster_size=512 -b a.qcow2 -F qcow2 z.qcow2",
+					    "-o data_file=$W/data,data_file_raw=on z.qcow2 1M", "-u -b $(printf %01000d 0) -F qcow2 z.qcow2 1M", "-u -b nbd://h/x -F raw z.qcow2 1M" };
+	AUTO_FREE uint8_t *head = xcalloc(QCOW2_HEAD, 1);
+	struct place p = store_new();
+	AUTO_FREE char *z = xasprintf("%s/work/z.qcow2", p.root);
+
+	EXPECT_SH(&p, 0, "truncate -s 1M $W/base.raw");
+	for (size_t i = 0; i < ARRAY_SIZE(made); i++) {
+		AUTO_FREE char *cmd = xasprintf("cd $W && qemu-img create -q -f qcow2 %s", made[i]), *name = NULL, *format = NULL;
+		struct disk_info d = { 0 };
+		struct err e = { 0 };
+		size_t n;
+
+		EXPECT_SH(&p, 0, cmd);
+		n = read_head(&p, "z.qcow2", head);
+		cr_assert(disk_info_read(z, "qcow2", &d, &e) == 0, "%s", e.msg);
+		cr_assert(qcow2_backing(head, n, &name, &format, &e) == 0, "%s: %s", made[i], e.msg);
+		cr_expect(same(name, d.backing) && same(format, d.backing_format), "%s: %s %s", made[i], name, format);
+		cr_expect(!name == (i == 0 || i == 6), "%s", made[i]);
+		/* What ends within its header, or has no text there, is not taken for something else. */
+		for (size_t cut = 0; cut < 4096 && cut < n; cut++) {
+			AUTO_FREE char *name2 = NULL, *format2 = NULL;
+			int r = qcow2_backing(head, cut, &name2, &format2, &e);
+
+			cr_expect(r == -EINVAL || (r == 0 && same(name, name2) && same(format, format2)), "%s: %zu bytes", made[i], cut);
+		}
+		head[n > 9 ? 9 : 0] = 1; /* the name's place, far beyond */
+		{
+			AUTO_FREE char *name2 = NULL, *format2 = NULL;
+
+			cr_expect(qcow2_backing(head, n, &name2, &format2, &e) == -EINVAL && !name2 && strstr(e.msg, "where none can be"), "%s", made[i]);
+		}
+		disk_info_clear(&d);
+		EXPECT_SH(&p, 0, "rm $W/z.qcow2");
+	}
+	store_end(&p);
+}
+
+Test(image, where_a_backing_file_is)
+{
+	static const char *const rows[][3] = { { "/d/a.qcow2", "b", "/d/b" }, { "/d/a.qcow2", "../b", "/d/../b" }, { "/d/a.qcow2", "/b:1", "/b:1" }, { "/d/a.qcow2", "./b:1", "/d/./b:1" },
+					       { "/d/a.qcow2", "nbd://h/b", NULL }, { "/d/a.qcow2", "json:{}", NULL }, { "/a", "b", "/b" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		AUTO_FREE char *path = qcow2_backing_path(rows[i][0], rows[i][1]);
+
+		cr_expect(same(path, rows[i][2]), "%s: %s", rows[i][1], path);
+	}
+}
+
+/* What a VM's disk needs: not what a guest has written into the raw file below it. */
+Test(image, chain, .timeout = 60)
+{
+	struct place p = store_new();
+	struct strv v = { 0 };
+	struct err e = { 0 };
+	AUTO_FREE char *two = xasprintf("%s/work/two.qcow2", p.root), *one = xasprintf("%s/work/one.qcow2", p.root), *raw = xasprintf("%s/work/raw", p.root);
+
+	EXPECT_SH(&p, 0, "cd $W && qemu-img create -q -f qcow2 -u -b /etc/passwd -F raw raw 1M && qemu-img create -q -f qcow2 -u -b raw -F raw one.qcow2 1M &&"
+			 " qemu-img create -q -f qcow2 -b one.qcow2 -F qcow2 two.qcow2");
+	cr_assert(disk_chain(two, &v, &e) == 0, "%s", e.msg);
+	cr_expect(v.n == 2 && strcmp(v.v[0], one) == 0 && strcmp(v.v[1], raw) == 0, "%zu: %s", v.n, v.v[0]);
+	strv_clear(&v);
+	EXPECT_SH(&p, 0, "rm $W/raw");
+	cr_expect(disk_chain(two, &v, &e) == -ENOENT && strstr(e.msg, "one.qcow2' is made on: '") && strstr(e.msg, "/raw': No such file"), "%s", e.msg);
+	EXPECT_SH(&p, 0, "cd $W && qemu-img create -q -f qcow2 -u -b two.qcow2 -F qcow2 one.qcow2 1M");
+	cr_expect(disk_chain(two, &v, &e) == -ELOOP && strstr(e.msg, "has no end"), "%s", e.msg);
+	strv_clear(&v);
+	EXPECT_SH(&p, 0, "echo text >$W/one.qcow2");
+	cr_expect(disk_chain(two, &v, &e) == -EINVAL && strstr(e.msg, "/one.qcow2': it does not begin as a qcow2 file does"), "%s", e.msg);
+	strv_clear(&v);
+	store_end(&p);
 }
 
 Test(image, names)

@@ -214,6 +214,18 @@ Test(own, what_the_user_may_not_open_is_refused, .timeout = 60)
 	/* What it says is what helps. */
 	EXPECT_SH(&p, 0, "chmod o+x $R/closed && chmod o+r $R/kernel.ini $R/d.qcow2 && $L -n --set disk.os.file=$R/closed/d.qcow2 --set vm.kernel=$R/kernel.ini "
 			 "--set vm.accel=tcg --set disk.ro.file=$R/d.qcow2 --set disk.ro.readonly=on --set disk.ro.format=qcow2 --set disk.os.format=qcow2 $R/vm.ini");
+	/* What a disk is made on is looked at before anything is touched. */
+	EXPECT_SH(&p, 0, "cd $R/closed && chmod 600 d.qcow2 && qemu-img create -q -f qcow2 -b d.qcow2 -F qcow2 top.qcow2");
+	EXPECT_SH(&p, 4, "$L -d " VM "--set disk.os.file=$R/closed/top.qcow2 $R/vm.ini");
+	EXPECT_SAYS(&p, "/closed/d.qcow2', which a disk is made on");
+	EXPECT_SH(&p, 0, "chmod o+r $R/closed/d.qcow2 && $L -d " VM "--set disk.os.file=$R/closed/top.qcow2 $R/vm.ini && $G kill demo");
+	EXPECT_SH(&p, 4, "mv $R/closed/d.qcow2 $R/closed/e; $L -d " VM "--set disk.os.file=$R/closed/top.qcow2 $R/vm.ini");
+	EXPECT_SAYS(&p, "[disk os] file: '/tmp/gpuvm-test-");
+	EXPECT_SAYS(&p, "/closed/top.qcow2' is made on: '/tmp/gpuvm-test-");
+	EXPECT_SAYS(&p, "/closed/d.qcow2': No such file or directory");
+	EXPECT_SH(&p, 4, "truncate -s 1M $R/closed/d.qcow2; " START " --set disk.os.file=$R/closed/d.qcow2");
+	EXPECT_SAYS(&p, "/closed/d.qcow2': it does not begin as a qcow2 file does");
+	EXPECT_SAYS(&p, "format = raw");
 	/* What nobody can see in time QEMU says itself, and we whose fault it is. */
 	EXPECT_SH(&p, 1, "chmod 600 $R/kernel.ini; " START " --set qemu.args=\"-drive file=$R/kernel.ini,format=raw\"");
 	EXPECT_SAYS(&p, "which may not open all that it was told to");

@@ -19,6 +19,7 @@ for c in /sys/class/nvme/nvme*; do
 	echo "REPORT nvme holds $($b dd if=$dev bs=512 count=1 2>/dev/null | $b head -n 1 | $b tr -d '\000')"
 done
 echo "REPORT disk $($b dd if=/dev/vda bs=512 count=1 2>/dev/null | $b head -n 1 | $b tr -d '\000')"
+echo "REPORT layered disk holds $($b dd if=/dev/vdb bs=512 count=1 2>/dev/null | $b head -n 1 | $b tr -d '\000')"
 echo written | $b dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null && echo "REPORT disk is written to"
 echo "REPORT end"
 while :; do $b sleep 1000; done
@@ -29,6 +30,7 @@ disk=$SCENARIO_TMP/disk.raw
 truncate -s 1M "$disk"
 echo "the disk" | dd of="$disk" conv=notrunc status=none
 chmod 640 "$disk"
+qemu-img create -q -f qcow2 "$SCENARIO_TMP/top.qcow2" 1M # until it is known on what to make it
 cat >"$SCENARIO_TMP/guest.ini" <<INI
 [vm]
 name = guest
@@ -48,6 +50,8 @@ serial = log
 [disk data]
 file = $disk
 format = raw
+[disk layered]
+file = $SCENARIO_TMP/top.qcow2
 [lifecycle]
 stop-timeout = 2s
 INI
@@ -88,6 +92,20 @@ before=$(owners)
 mount -t cgroup2 none /sys/fs/cgroup
 bdf=$(gpuvm plan --json "$SCENARIO_TMP/guest.ini" | jq -r '[.devices[] | select(.role == "nvme")][0].bdf')
 marker=$(nvme_marker "$bdf")
+# A drive that neither VM gets, below two files of the guest's second disk.
+taken=$(for vm in guest other; do gpuvm plan --json "$SCENARIO_TMP/$vm.ini" | jq -r '.devices[].bdf'; done)
+for c in /sys/class/nvme/nvme*; do
+	read_line "$c/address"
+	if ! grep -qxF "$line" <<<"$taken"; then break; fi
+done
+lowest=/dev/${c##*/}n1
+lowest_marker=$(nvme_marker "$line")
+mode=$(stat -c %a "$lowest")
+qemu-img create -q -f qcow2 -b "$lowest" -F raw "$SCENARIO_TMP/middle.qcow2"
+chmod 644 "$SCENARIO_TMP/middle.qcow2"
+qemu-img create -q -f qcow2 -b middle.qcow2 -F qcow2 "$SCENARIO_TMP/top.qcow2"
+expect_exit 4 "what a disk is made on must be readable" gpuvm-launch -d "$SCENARIO_TMP/guest.ini"
+chmod o+r "$lowest"
 
 say "a Linux guest with a GPU, a NIC and an NVMe"
 launch "$SCENARIO_TMP/guest.ini"
@@ -117,6 +135,7 @@ check "the guest reports" wait_for 900 grep -q 'REPORT end' /run/gpuvm/guest/ser
 report=$(tr -d '\r' </run/gpuvm/guest/serial.log | sed -n 's/^.*REPORT //p')
 evidence "$report"
 expect_match "what the guest read from its NVMe: $marker" "^nvme holds $marker" "$report"
+expect_match "and from the drive that its second disk is made on: $lowest_marker" "^layered disk holds $lowest_marker" "$report"
 expect_match "its disk is read" '^disk the disk' "$report"
 expect_match "and written to" '^disk is written to' "$report"
 
@@ -151,4 +170,5 @@ expect_eq "owners are as before" "$before" "$(owners)"
 expect_eq "nothing in /run/gpuvm is anybody else's" "" "$(find /run/gpuvm ! -uid 0 -o ! -gid 0)"
 check "no cgroup is left" test -z "$(find /sys/fs/cgroup/gpuvm.slice -mindepth 1 -type d)"
 umount /sys/fs/cgroup
+chmod "$mode" "$lowest"
 host_as_before "host as before" "$SCENARIO_TMP/before"
