@@ -197,6 +197,8 @@ install: all mans
 	sed 's|@bindir@|$(PREFIX)/bin|' conf/systemd/gpuvm@.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/gpuvm@.service
 	sed 's|@bindir@|$(PREFIX)/bin|' conf/systemd/gpuvm-fabric.service.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/gpuvm-fabric.service
 	install -m 644 conf/systemd/gpuvm.target $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
+	ln -sf ../gpuvm.target $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/gpuvm.target
 	install -m 644 conf/systemd/gpuvm.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/gpuvm.conf
 	install -D -m 644 conf/completions/gpuvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm
 	ln -sf gpuvm $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpuvm-launch
@@ -206,7 +208,7 @@ install: all mans
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/gpuvm
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm-fabric.service systemd/system/gpuvm.target tmpfiles.d/gpuvm.conf)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,systemd/system/gpuvm@.service systemd/system/gpuvm-fabric.service systemd/system/gpuvm.target systemd/system/multi-user.target.wants/gpuvm.target tmpfiles.d/gpuvm.conf)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions/gpuvm bash-completion/completions/gpuvm-launch zsh/site-functions/_gpuvm)
 	$(foreach m,$(MANS),rm -f $(DESTDIR)$(PREFIX)/share/man/man$(call man_section,$(m))/$(notdir $(m)) && ) true
 

@@ -85,6 +85,17 @@ int cmd_running_claim(const char *name_or_path, struct claim *ret);
 struct image_users;
 void cmd_image_users(struct image_users *ret);
 
+/* Run a program to its end: its exit code, or EXIT_FAILED. */
+int cmd_run(char *const argv[]);
+
+/* VMs as units of systemd (unit.c). The unit's name, owned, if systemd is to start this VM; NULL: it runs no unit of it. */
+char *cmd_unit_of(const char *name);
+/* Its exit code is the launcher's, whose words it says. */
+int cmd_unit_start(const char *unit);
+/* Does the VM start with the host? And no longer: exit code. */
+bool cmd_unit_enabled(const char *name);
+int cmd_unit_disable(const char *name);
+
 /* Start a VM as its unit where systemd runs and has it, else, or if @direct, by `gpuvm-launch -d`. Exit code. */
 int cmd_start_vm(const char *name, bool direct);
 

@@ -187,6 +187,7 @@ static struct json_object *state_json(const char *name, const struct vm_state *s
 	json_object_object_add(o, "vcpus", json_object_new_string(s->alive ? cpus : ""));
 	json_object_object_add(o, "memory", json_object_new_uint64(s->alive ? memory_of(&s->claim) : 0));
 	json_object_object_add(o, "events", events_read(dir, STATUS_EVENTS));
+	json_object_object_add(o, "autostart", json_object_new_boolean(cmd_unit_enabled(name)));
 	json_object_object_add(o, "exit_code", !s->alive && s->has_last ? json_object_new_int(s->last.exit_code) : NULL);
 	return o;
 }
@@ -303,6 +304,8 @@ static void print_status(const char *name, const struct vm_state *s)
 	printf("%s: %s%s%s\n", name, state_word(s), *state_reason(s) ? ": " : "", state_reason(s));
 	if (s->has_last && !s->has_claim)
 		printf("  exit code     %d\n", s->last.exit_code);
+	if (cmd_unit_enabled(name))
+		printf("  autostart     with the host, as gpuvm@%s.service\n", name);
 	if (!s->has_claim)
 		return;
 	bad = read_bad();

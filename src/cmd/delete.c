@@ -141,6 +141,8 @@ static void show(const struct doomed *d, bool running)
 		if (is_ours(d, order[i]) && lstat(path, &st) == 0)
 			printf("  %-20s %s (%s)\n", record_word(order[i]), path, size_text(&st, size));
 	}
+	if (cmd_unit_enabled(d->name))
+		printf("It starts with the host, and will no longer.\n");
 	if (running)
 		printf("It runs, and is stopped first.\n");
 }
@@ -256,6 +258,11 @@ static int delete(struct doomed *d)
 	}
 	if (running && cmd_end_vm(running, SIGTERM, 0) != EXIT_DONE)
 		return EXIT_FAILED; /* it has said why */
+	/* Before there is nothing that it could start. */
+	if (cmd_unit_enabled(d->name) && cmd_unit_disable(d->name) != 0) {
+		log_error("%s: it starts with the host, which `systemctl disable gpuvm@%s` ends; nothing was deleted", d->name, d->name);
+		return EXIT_FAILED;
+	}
 	if (finish(d) < 0)
 		return cmd_report(&d->ps, &d->e, d->name, d->json);
 	say_removed(d);

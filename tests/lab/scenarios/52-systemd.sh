@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The units under a real systemd: started by name, its launcher killed and hung, a start that is refused, stopped, and a shutdown of the host with a VM running.
+# The units under a real systemd: started by name, its launcher killed and hung, a start that is refused, stopped, deleted, and the host shut down and booted with a VM.
 # shape: default
 # timeout: 900
 # shellcheck source=/dev/null
@@ -15,7 +15,10 @@ mkdir -p "$units/gpuvm@.service.d" "$SCENARIO_TMP/etc" "$SCENARIO_TMP/rundir" /e
 sed "s|@bindir@|${GPUVM%/*}|" "$CONF/systemd/gpuvm@.service.in" >"$units/gpuvm@.service"
 cp "$CONF/systemd/gpuvm.target" "$units/"
 printf '[Service]\nWatchdogSec=10\nRestartSec=1\n' >"$units/gpuvm@.service.d/lab.conf"
-printf '[Unit]\nWants=gpuvm.target\nAfter=gpuvm.target\nAllowIsolate=yes\n' >"$units/lab.target"
+printf '[Unit]\nAllowIsolate=yes\n' >"$units/lab.target"
+# As multi-user.target has it by `make install`.
+mkdir "$units/lab.target.wants"
+ln -s ../gpuvm.target "$units/lab.target.wants/"
 for unit in systemd-{udevd,udev-trigger,hwdb-update,sysctl,modules-load,binfmt,tmpfiles-setup,tmpfiles-setup-dev,update-utmp,random-seed,sysusers,firstboot,pstore,remount-fs}.service \
 	systemd-{journal-catalog-update,journal-flush,machine-id-commit,boot-system-token,update-done,networkd-wait-online}.service systemd-udevd-{control,kernel}.socket \
 	proc-sys-fs-binfmt_misc.automount dev-hugepages.mount dev-mqueue.mount ldconfig.service networking.service ifupdown-wait-online.service; do
@@ -28,7 +31,7 @@ mount -n -t proc proc /proc
 if ! mountpoint -q /sys/fs/cgroup; then mount -n -t cgroup2 cgroup2 /sys/fs/cgroup; fi
 mount -n --bind "$1/units" /etc/systemd/system
 mount -n --bind "$1/etc" /etc/gpuvm
-mkdir "$1/run"
+mkdir -p "$1/run"
 mount -n -t tmpfs -o mode=0755 tmpfs "$1/run"
 mkdir -p "$1/run/lab" "$1/run/gpuvm"
 mount -n --bind /run/lab "$1/run/lab"
@@ -140,15 +143,34 @@ check "systemctl start" inside systemctl start gpuvm@a
 check "gpuvm stop" inside gpuvm stop a
 check "the unit is not started again" wait_for 20 unit_is inactive
 
+say "a VM that starts with the host is deleted"
+check "gpuvm create c" inside gpuvm create c --no-start --vcpus 1 --memory 128M --net none --data-disk 8M --set vm.firmware=seabios
+autostart() { inside gpuvm list --json | jq -r '[.[] | select(.autostart) | .name] | join(" ")'; }
+expect_eq "VMs that start with the host" "" "$(autostart)"
+inside systemctl enable -q gpuvm@c gpuvm@a
+expect_eq "and those that are enabled" "a c" "$(autostart)"
+expect_match "gpuvm status c" 'autostart +with the host, as gpuvm@c\.service' "$(inside gpuvm status c)"
+check "gpuvm delete c" inside gpuvm delete --yes c
+expect_eq "its link is gone, another VM's is not" "gpuvm@a.service" "$(ls "$units/gpuvm.target.wants")"
+
 say "the host shuts down"
-inside systemctl enable -q gpuvm@a
-check "systemctl start gpuvm.target starts what is enabled" inside systemctl start gpuvm.target gpuvm@a
+shut_down() {
+	inside systemctl poweroff || : # the answer may be lost
+	check "it comes to its end" wait_for 120 no_process "$init"
+	init=''
+	wait "$shim" || :
+	check "QEMU has gone" no_vm a
+}
+check "systemctl start gpuvm.target starts what is enabled" inside systemctl start gpuvm.target
 check "a runs" vm_qemu_pid a
-inside systemctl poweroff || : # the answer may be lost
-check "it comes to its end" wait_for 120 no_process "$init"
-init=''
-check "QEMU has gone" no_vm a
+shut_down
 expect_match "its guest was asked to end" 'asked to stop' "$(tail -n 3 "$SCENARIO_TMP/rundir/a/events.jsonl")"
 show tail -n 3 "$SCENARIO_TMP/rundir/a/events.jsonl"
-wait "$shim" || :
+
+say "and boots"
+boot
+check "what is enabled starts" wait_for 60 unit_is active
+check "verify" inside gpuvm verify a
+expect_eq "nothing else does" 1 "$(inside systemctl list-units --no-legend 'gpuvm@*' | wc -l)"
+shut_down
 host_as_before "host as before" "$SCENARIO_TMP/before"
