@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* cgroup.h - a cgroup for each QEMU, of version 2 (the kernel's cgroup-v2.rst): what it may use of the host, and a name by which all of it can be ended.
  *
- * Only on a machine without systemd, which is else the one manager of all cgroups.  Below a unit's own (Delegate=yes) it would keep systemd from starting the next launcher there
- * while QEMU lives: a cgroup whose children have controllers takes no processes.  So with systemd the limits are those of the unit.  Version 1 is left alone.
+ * Without systemd it is gpuvm.slice/VM, with limits.  systemd is else the one manager of all cgroups: there it is below that of the launcher's unit, if the unit leaves that to us
+ * (Delegate=yes), and has no controllers: a cgroup whose children have any takes no processes, and systemd could not start the next launcher there while QEMU lives.  So the limits
+ * are those of the unit, and only which device nodes may be opened is ours to say.  Version 1 is left alone.
  * Controllers that are not there set no limit.  Paths are those of /proc/PID/cgroup. */
 #ifndef GPUVM_CGROUP_H
 #define GPUVM_CGROUP_H
@@ -25,7 +26,10 @@ struct cgroup_limits {
 /* Where @vm's would be, owned; NULL: none can be made. */
 char *cgroup_choose(const char *vm);
 
-/* Make it, set its limits and let @pid in. */
+/* Is it below a unit's? */
+bool cgroup_is_in_unit(const char *path);
+
+/* Make it, set its limits (NULL: none) and let @pid in. */
 int cgroup_make(const char *path, const struct cgroup_limits *limits, pid_t pid, struct err *e);
 
 struct cgroup_device {

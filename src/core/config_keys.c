@@ -463,8 +463,8 @@ const struct config_key config_keys[] = {
 	{ .section = "security", .key = "sandbox", .type = CONF_BOOL, VM(sandbox), .fallback = "on",
 	  .example = "off", .doc = "Run QEMU with its seccomp filter." },
 	{ .section = "security", .key = "device-filter", .type = CONF_BOOL, VM(device_filter), .fallback = "on",
-	  .example = "off", .doc = "Where QEMU has a cgroup of its own (version 2, no systemd): it opens no device nodes but those of the plan, and those that "
-		 "[qemu] args names. off: for devices that are plugged in later by hand." },
+	  .example = "off", .doc = "Where QEMU has a cgroup of its own (version 2; as a unit of systemd, or where there is no systemd): it opens no device nodes but "
+		 "those of the plan, and those that [qemu] args names. off: for devices that are plugged in later by hand." },
 
 	{ .section = "qemu", .key = "binary", .type = CONF_PATH, VM(qemu_binary), .words = word_auto,
 	  .fallback = "auto", .example = "/opt/qemu/bin/qemu-system-x86_64",

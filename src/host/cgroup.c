@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,15 +14,40 @@
 #include "gpuvm/parse.h"
 
 #define SLICE		"/gpuvm.slice"
+#define IN_UNIT		"/qemu"
 #define REMOVE_MS       5000 /* a process that was killed leaves when it has given its memory back */
 #define REMOVE_PAUSE_MS 20
+
+/* Of version 2, owned; NULL: none. */
+static char *own_cgroup(void)
+{
+	AUTO_FREE char *text = NULL;
+	const char *line = read_text_file("/proc/self/cgroup", 1 << 16, &text) == 0 ? strstr(text, "0::/") : NULL;
+
+	return line && (line == text || line[-1] == '\n') ? xstrndup(line + 3, strcspn(line + 3, "\n")) : NULL;
+}
+
+/* systemd marks what it leaves to others (Delegate=yes), since version 236. */
+static char *choose_in_unit(void)
+{
+	AUTO_FREE char *own = own_cgroup(), *dir = own ? xasprintf(CGROUP_MOUNT "%s", own) : NULL;
+	char value[8];
+
+	return dir && getxattr(dir, "trusted.delegate", value, sizeof(value)) == 1 && *value == '1' ? xasprintf("%s" IN_UNIT, own) : NULL;
+}
 
 char *cgroup_choose(const char *vm)
 {
 	struct statfs fs;
-	bool ours = access("/run/systemd/system", F_OK) < 0 && statfs(CGROUP_MOUNT, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC && access(CGROUP_MOUNT, W_OK) == 0;
 
-	return ours ? xasprintf(SLICE "/%s", vm) : NULL;
+	if (statfs(CGROUP_MOUNT, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC || access(CGROUP_MOUNT, W_OK) < 0)
+		return NULL;
+	return access("/run/systemd/system", F_OK) < 0 ? xasprintf(SLICE "/%s", vm) : choose_in_unit();
+}
+
+bool cgroup_is_in_unit(const char *path)
+{
+	return strncmp(path, SLICE "/", strlen(SLICE "/")) != 0;
 }
 
 static int put(const char *path, const char *file, const char *value, struct err *e)
@@ -76,13 +102,16 @@ static int set_limits(const char *path, const struct cgroup_limits *l, struct er
 int cgroup_make(const char *path, const struct cgroup_limits *limits, pid_t pid, struct err *e)
 {
 	AUTO_FREE char *number = xasprintf("%d", pid);
-	int r = make_folder(SLICE, e);
+	int r = 0;
 
-	enable("");
-	enable(SLICE);
+	if (!cgroup_is_in_unit(path)) {
+		r = make_folder(SLICE, e);
+		enable("");
+		enable(SLICE);
+	}
 	if (r == 0)
 		r = make_folder(path, e);
-	if (r == 0)
+	if (r == 0 && limits)
 		r = set_limits(path, limits, e);
 	return r == 0 ? put(path, "cgroup.procs", number, e) : r;
 }

@@ -41,7 +41,11 @@ static struct cpuset all_cpus(const struct plan *p)
 
 void limits_name(struct launch *l)
 {
-	l->claim.cgroup = cgroup_choose(l->plan.vm);
+	AUTO_FREE char *path = cgroup_choose(l->plan.vm);
+
+	/* In a unit there is nothing else to be had of it. */
+	if (path && (l->vm.device_filter || !cgroup_is_in_unit(path)))
+		l->claim.cgroup = STEAL_PTR(path);
 }
 
 /* --- devices ---------------------------------------------------------------------------------------------------- */
@@ -127,8 +131,8 @@ void limits_set(struct launch *l, const struct strv *argv)
 	struct err e = { 0 };
 
 	/* A host that does not allow it is no reason to have no VM. */
-	if (l->claim.cgroup && cgroup_make(l->claim.cgroup, &limits, l->child.pid, &e) < 0)
-		log_warning("%s: QEMU runs without a cgroup's limits: %s", p->vm, e.msg);
+	if (l->claim.cgroup && cgroup_make(l->claim.cgroup, cgroup_is_in_unit(l->claim.cgroup) ? NULL : &limits, l->child.pid, &e) < 0)
+		log_warning("%s: QEMU runs without a cgroup of its own: %s", p->vm, e.msg);
 	limit_devices(l, argv);
 }
 

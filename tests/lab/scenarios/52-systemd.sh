@@ -94,7 +94,13 @@ qemu=$(vm_qemu_pid a)
 launcher=$(vm_launcher_pid a)
 main=$(of_unit MainPID)
 expect_eq "its main process is the launcher" "gpuvm-launch $main" "$(<"/proc/$launcher/comm") $(awk '/^NSpid:/ { print $NF }' "/proc/$launcher/status")"
-expect_match "QEMU is in the unit's cgroup" '/gpuvm@a\.service$|/gpuvm@a\.service/' "$(<"/proc/$qemu/cgroup")"
+expect_match "QEMU is in a cgroup of its own below the unit's" '/gpuvm@a\.service/qemu$' "$(grep '^0:' "/proc/$qemu/cgroup")"
+expect_match "the launcher is in the unit's" '/gpuvm@a\.service$' "$(grep '^0:' "/proc/$launcher/cgroup")"
+expect_match "QEMU's devices" 'devices +only those of the plan' "$(inside gpuvm status --security a)"
+group=/sys/fs/cgroup$(jq -r .cgroup "$SCENARIO_TMP/rundir/a/claim.json")
+in_group() { inside bash -c "echo \$\$ >$group/cgroup.procs; $1"; }
+check "a device of the plan can be opened there" in_group ": <>/dev/vfio/vfio"
+expect_exit 1 "another one cannot" in_group ": </dev/kmsg"
 expect_match "the journal has its lines by the VM's name" 'running, QEMU has pid' "$(inside journalctl -o cat GPUVM_VM=a)"
 expect_eq "QEMU may be killed for want of memory after everything else" -900 "$(<"/proc/$qemu/oom_score_adj")"
 check "verify" inside gpuvm verify a
@@ -138,6 +144,7 @@ say "stop"
 check "systemctl stop" inside systemctl stop gpuvm@a
 expect_eq "the unit" "inactive success" "$(of_unit ActiveState) $(of_unit Result)"
 check "QEMU has gone" no_vm a
+check "and its cgroup" inside test ! -e "$group"
 say "start once more, and gpuvm stop"
 check "systemctl start" inside systemctl start gpuvm@a
 check "gpuvm stop" inside gpuvm stop a
