@@ -5,6 +5,7 @@
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
 scenario
+line=''
 
 mkdir "$SCENARIO_TMP/guest"
 cat >"$SCENARIO_TMP/guest/init" <<'INIT'
