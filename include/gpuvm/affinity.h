@@ -3,6 +3,7 @@
 #ifndef GPUVM_AFFINITY_H
 #define GPUVM_AFFINITY_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "gpuvm/cpuset.h"
@@ -10,6 +11,8 @@
 
 /* Set and read back: -EXDEV if the kernel gave something else (a cpuset in the way). */
 int affinity_set(pid_t tid, const struct cpuset *cpus, struct err *e);
+/* All that its cpuset has, now and later. */
+bool affinity_unlimit(pid_t tid);
 int affinity_get(pid_t tid, struct cpuset *ret, struct err *e);
 
 /* All threads of a process with their names ("CPU 0/KVM", "IO io0"), sorted by tid; owned array. */

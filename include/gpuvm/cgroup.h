@@ -35,6 +35,7 @@ int cgroup_make(const char *path, const struct cgroup_limits *limits, pid_t pid,
 struct cgroup_device {
 	bool block;	/* else a character device */
 	bool any_minor; /* all of @major */
+	bool read_only; /* it may not be opened for writing */
 	unsigned int major, minor;
 };
 

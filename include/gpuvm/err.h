@@ -7,6 +7,9 @@
 #ifndef GPUVM_ERR_H
 #define GPUVM_ERR_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "gpuvm/cleanup.h"
 
 struct err {
@@ -27,5 +30,9 @@ int err_wrap(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 /* Nothing in a message is obeyed by a terminal, whoever has written what it quotes: control characters (also C1 in UTF-8) but newlines and tabs
  * become '?'. Done by all of err, problems and log. */
 void text_plain(char *text);
+/* Is it UTF-8 without control characters? */
+bool text_is_plain(const char *text);
+/* Length of the UTF-8 sequence at @s (Unicode 15, table 3-7); 0 if it is none. @s ends with a NUL. */
+size_t utf8_sequence(const unsigned char *s);
 
 #endif

@@ -124,6 +124,10 @@ char *qcow2_backing_path(const char *file, const char *name);
  * -EEXIST if there is a file; -EINVAL if it would be smaller than the base. Atomic; 0600. */
 int disk_create(const char *path, const struct image *base, uint64_t bytes, struct err *e);
 
+/* To read, with @flags beside it, a file or a block device, which is what QEMU has for disks: fd, or -Exxx. Others are not even opened (-EINVAL), which may be more than
+ * a look (a watchdog, a tape, a FIFO): a header, which is a tenant's, may have named them. */
+int disk_open(const char *path, int flags);
+
 /* The files that @file, a disk of format qcow2, is made on, nearest first, as QEMU finds them: until one that is not said to be qcow2 - in a raw one a guest may have
  * written a header - or is no path. -ENOENT and others name the file that cannot be read. */
 int disk_chain(const char *file, struct strv *ret, struct err *e);

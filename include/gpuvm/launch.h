@@ -76,6 +76,7 @@ struct launch {
 	struct qmp qmp;
 	struct pins *pins;   /* whose CPUs are whose (pin.c) */
 	bool aside;	     /* the supervisor runs on the emulator CPUs, and not on these */
+	bool unlimited;	     /* which were all that its cpuset had */
 	struct cpuset cpus_before;
 	bool told_thread, told_irq, told_balancer; /* what pin.c says once */
 	bool seen_pages; /* launch_look_at_pages() */
@@ -86,7 +87,7 @@ struct launch {
 	int wait_status;
 	uint64_t oom_kills;  /* the kernel's count of them before QEMU was started */
 	uint64_t waited_s;   /* for QEMU to answer: launch_progress() is called once a second */
-	char reason[256];    /* why it ended */
+	char reason[1100];    /* why it ended */
 	struct launch_time times[32]; /* of the start so far (timings.c) */
 	size_t n_times;
 	uint64_t timed_at;   /* us: when the last of them ended */

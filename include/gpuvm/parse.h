@@ -54,6 +54,9 @@ int write_all(int fd, const char *text, size_t len);
 /* What was created, renamed or removed at @path is so after a crash, too; -Exxx. */
 int fsync_parent(const char *path);
 
+/* What a user asked for with a path: all of it or nothing, through links; what is there and no regular file (a FIFO, /dev/stdout) is written into. 0 or -Exxx. */
+int write_output_file(const char *path, const char *text, size_t len);
+
 /* Write, fsync, rename over @path, fsync the folder: after a crash the old or the new file, never half of one. */
 int write_file_atomic(const char *path, const char *text, size_t len, unsigned int mode);
 

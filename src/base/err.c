@@ -18,6 +18,34 @@ void text_plain(char *text)
 	}
 }
 
+size_t utf8_sequence(const unsigned char *s)
+{
+	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 4;
+
+	if (s[0] > 0xf4 || (s[0] >= 0x80 && s[0] < 0xc2))
+		return 0;
+	/* overlong, surrogates, beyond U+10FFFF */
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+	    (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+bool text_is_plain(const char *text)
+{
+	const unsigned char *s = (const unsigned char *)text;
+
+	for (size_t n; *s; s += n) {
+		n = utf8_sequence(s);
+		if (!n || *s < ' ' || *s == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0))
+			return false;
+	}
+	return true;
+}
+
 int err_set(struct err *e, int code, const char *fmt, ...)
 {
 	va_list ap;

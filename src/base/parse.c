@@ -356,6 +356,34 @@ int fsync_parent(const char *path)
 	return 0;
 }
 
+int write_output_file(const char *path, const char *text, size_t len)
+{
+	AUTO_FREE char *real = realpath(path, NULL), *tmp = xasprintf("%s.XXXXXX", real ? real : path);
+	mode_t mask = umask(0);
+	struct stat st;
+	int fd, r;
+
+	umask(mask);
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		AUTO_CLOSE int out = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+
+		return out < 0 ? -errno : write_all(out, text, len);
+	}
+	fd = mkostemp(tmp, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = write_all(fd, text, len);
+	if (r == 0 && (fchmod(fd, 0666 & ~mask) < 0 || fsync(fd) < 0))
+		r = -errno;
+	if (close(fd) < 0 && r == 0)
+		r = -errno;
+	if (r == 0 && rename(tmp, real ? real : path) < 0)
+		r = -errno;
+	if (r < 0)
+		unlink(tmp);
+	return r;
+}
+
 int write_file_atomic(const char *path, const char *text, size_t len, unsigned int mode)
 {
 	AUTO_FREE char *tmp = xasprintf("%s.new", path);

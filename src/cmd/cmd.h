@@ -70,6 +70,9 @@ int cmd_parse_simple(int argc, char **argv, const char *usage, bool want_name, s
 
 void cmd_print_json(struct json_object *o); /* consumes it */
 
+/* At the end of a program: @code, or EXIT_FAILED after saying so if what was printed has not got out (a full disk). */
+int cmd_finish_output(int code);
+
 /* Print problems or a single error, as text on stderr or as {"errors":[...]} on stdout; returns the exit code. */
 int cmd_report(const struct problems *ps, const struct err *e, const char *vm, bool json);
 

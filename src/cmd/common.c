@@ -167,3 +167,13 @@ int cmd_running_claim(const char *name_or_path, struct claim *ret)
 	}
 	return 0;
 }
+
+int cmd_finish_output(int code)
+{
+	bool failed = ferror(stdout);
+
+	if (fflush(stdout) == 0 && !failed)
+		return code;
+	log_error("write to standard output: %s", strerror(errno ? errno : EIO));
+	return code == EXIT_DONE ? EXIT_FAILED : code;
+}

@@ -72,13 +72,13 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
 		print_usage(stdout);
-		return EXIT_DONE;
+		return cmd_finish_output(EXIT_DONE);
 	}
 	if (strcmp(argv[1], "--version") == 0)
-		return cmd_version(0, NULL);
+		return cmd_finish_output(cmd_version(0, NULL));
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)
-			return verbs[i].run(argc - 1, argv + 1);
+			return cmd_finish_output(verbs[i].run(argc - 1, argv + 1));
 	suggest(argv[1]);
 	return EXIT_USAGE;
 }

@@ -337,7 +337,14 @@ static int daemonize(struct launch_args *a)
 		return EXIT_FAILED;
 	}
 	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
 		close(fds[0]);
+		/* The terminal is not ours any more, nor a QEMU's that has its console there. */
+		if (null < 0 || dup2(null, STDIN_FILENO) < 0)
+			log_warning("daemonize: /dev/null: %s", strerror(errno));
+		if (null > STDERR_FILENO)
+			close(null);
 		if (setsid() < 0 || chdir("/") < 0)
 			log_warning("daemonize: %s", strerror(errno));
 		exit(launch(a, fds[1]));
@@ -378,5 +385,5 @@ int main(int argc, char **argv)
 	}
 	strv_clear(&a.launch.sets);
 	strv_clear(&a.launch.trace);
-	return code;
+	return cmd_finish_output(code);
 }

@@ -132,7 +132,7 @@ static int draw_svg(const struct topo_options *o, const struct topology *t, cons
 		fwrite(text, 1, len, stdout);
 		return EXIT_DONE;
 	}
-	r = write_file_atomic(o->svg, text, len, 0644);
+	r = write_output_file(o->svg, text, len);
 	if (r == 0)
 		return EXIT_DONE;
 	log_error("write '%s': %s", o->svg, strerror(-r));

@@ -116,7 +116,7 @@ static int record(const struct qemu_info *q, const char *file)
 		fputs(text, stdout);
 		return EXIT_DONE;
 	}
-	r = write_file_atomic(file, text, strlen(text), 0644);
+	r = write_output_file(file, text, strlen(text));
 	if (r < 0)
 		log_error("write '%s': %s", file, strerror(-r));
 	return r < 0 ? EXIT_FAILED : EXIT_DONE;

@@ -362,23 +362,6 @@ static void set_key(struct reader *r, const char *key, const char *value)
 
 /* --- lines ------------------------------------------------------------------------------------- */
 
-/* Length of the UTF-8 sequence at @s (Unicode 15, table 3-7); 0 if it is none. @s ends with a NUL. */
-static size_t utf8_sequence(const unsigned char *s)
-{
-	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 4;
-
-	if (s[0] > 0xf4 || (s[0] >= 0x80 && s[0] < 0xc2))
-		return 0;
-	/* overlong, surrogates, beyond U+10FFFF */
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-	    (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
 /* Values end up in messages, JSON and a command line: no control characters, and valid UTF-8. */
 static bool check_bytes(struct reader *r, const char *text, size_t len)
 {

@@ -29,10 +29,12 @@ bool qcow2_is(const void *head, size_t len)
 	return len >= 4 && memcmp(head, MAGIC, 4) == 0;
 }
 
-/* Text in a header; NULL: there is a zero in it, or nothing. */
+/* Text in a header; NULL: there is none, or what has no place in a message: control characters, what is not UTF-8. */
 static char *text_at(const uint8_t *p, size_t len)
 {
-	return len && !memchr(p, '\0', len) ? xstrndup((const char *)p, len) : NULL;
+	AUTO_FREE char *text = len && !memchr(p, '\0', len) ? xstrndup((const char *)p, len) : NULL;
+
+	return text && text_is_plain(text) ? STEAL_PTR(text) : NULL;
 }
 
 /* The extension that says the format; extensions are between the header and @end, where the name is. */
@@ -75,12 +77,12 @@ int qcow2_backing(const void *head, size_t len, char **ret_name, char **ret_form
 		return err_set(e, -EINVAL, "it ends within its qcow2 header");
 	if (version == 3)
 		bytes = be32(b + 100);
-	if (!at)
+	if (!at || !size)
 		return 0;
 	if (bytes < VERSION_2_BYTES || bytes > len || at < bytes || at > len || size > NAME_MAX_BYTES || size > len - at)
 		return err_set(e, -EINVAL, "its qcow2 header has its backing file's name where none can be");
 	*ret_name = text_at(b + at, size);
-	r = *ret_name ? find_format(b, bytes, at, ret_format, e) : err_set(e, -EINVAL, "its qcow2 header has no text as its backing file's name");
+	r = *ret_name ? find_format(b, bytes, at, ret_format, e) : err_set(e, -EINVAL, "the name of its backing file has characters that no name has here");
 	if (r < 0) {
 		free(*ret_name);
 		free(*ret_format);

@@ -33,6 +33,14 @@ int affinity_set(pid_t tid, const struct cpuset *cpus, struct err *e)
 	return 0;
 }
 
+bool affinity_unlimit(pid_t tid)
+{
+	struct cpuset all;
+
+	memset(&all, 0xff, sizeof(all));
+	return sched_setaffinity(tid, sizeof(all.w), (const cpu_set_t *)all.w) == 0;
+}
+
 int affinity_get(pid_t tid, struct cpuset *ret, struct err *e)
 {
 	struct cpuset now = { 0 };

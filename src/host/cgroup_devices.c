@@ -20,7 +20,7 @@
 #define ANSWER(is)		 INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, is), INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 
 #define HEAD_INSNS   8
-#define DEVICE_INSNS 5 /* at the most */
+#define DEVICE_INSNS 6 /* at the most */
 
 static long sys_bpf(enum bpf_cmd cmd, union bpf_attr *attr)
 {
@@ -56,12 +56,14 @@ static size_t write_program(struct bpf_insn *p, const struct cgroup_device *v, s
 	memcpy(p + at, no, sizeof(no));
 	at += ARRAY_SIZE(no);
 	for (size_t i = 0; i < n; i++) {
-		int rest = v[i].any_minor ? 3 : 4;
+		int rest = 3 + !v[i].any_minor + v[i].read_only;
 
 		p[at++] = SKIP_UNLESS(BPF_REG_2, v[i].block ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR, rest);
 		p[at++] = SKIP_UNLESS(BPF_REG_3, v[i].major, rest - 1);
 		if (!v[i].any_minor)
-			p[at++] = SKIP_UNLESS(BPF_REG_4, v[i].minor, 2);
+			p[at++] = SKIP_UNLESS(BPF_REG_4, v[i].minor, 2 + v[i].read_only);
+		if (v[i].read_only)
+			p[at++] = INSN(BPF_JMP32 | BPF_JSET | BPF_K, BPF_REG_5, 0, 2, BPF_DEVCG_ACC_WRITE);
 		memcpy(p + at, yes, sizeof(yes));
 		at += ARRAY_SIZE(yes);
 	}

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "gpuvm/plan.h"
 #include "image_priv.h"
 
 #define CHAIN_MAX 200 /* QEMU itself gives up on far fewer; a loop has no end */
@@ -53,44 +54,54 @@ void image_uses_of(const struct image_uses *u, const char *file, struct strv *re
 
 /* --- disks ---------------------------------------------------------------------------------------------------------- */
 
-/* The first bytes of @path, as many as there are of QCOW2_HEAD, to @head; 0 also of what is neither a file nor a block device. */
-static ssize_t read_head(const char *path, uint8_t *head)
+int disk_open(const char *path, int flags)
 {
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	AUTO_CLOSE int fd = open(path, O_PATH | O_CLOEXEC);
+	char again[32];
 	struct stat st;
-	ssize_t n;
+	int r;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return 0;
-	n = pread(fd, head, QCOW2_HEAD, 0);
-	return n < 0 ? -errno : n;
+		return -EINVAL;
+	snprintf(again, sizeof(again), "/proc/self/fd/%d", fd);
+	r = open(again, O_RDONLY | O_CLOEXEC | O_NONBLOCK | flags);
+	return r < 0 ? -errno : r;
 }
 
-/* What @path is made on, and of which format that is said to be: 0, and both NULL if on nothing. What does not begin as a qcow2 file is made on nothing, unless
- * it is @sure to be one. */
-static int read_backing(const char *path, bool sure, char **ret_name, char **ret_format, struct err *e)
+/* The first bytes of @path, as many as there are of QCOW2_HEAD, to @head. */
+static ssize_t read_head(const char *path, uint8_t *head)
+{
+	AUTO_CLOSE int fd = disk_open(path, 0);
+	ssize_t n = fd < 0 ? fd : pread(fd, head, QCOW2_HEAD, 0);
+
+	return fd < 0 || n >= 0 ? n : -errno;
+}
+
+/* What the qcow2 file @path is made on, and of which format that is said to be: 0, and both NULL if on nothing. */
+static int read_backing(const char *path, char **ret_name, char **ret_format, struct err *e)
 {
 	AUTO_FREE uint8_t *head = xcalloc(QCOW2_HEAD, 1);
 	ssize_t n = read_head(path, head);
 	int r;
 
 	*ret_name = *ret_format = NULL;
+	if (n == -EINVAL)
+		return err_set(e, -EINVAL, "'%s' is neither a file nor a block device", path);
 	if (n < 0)
 		return err_sys(e, (int)n, "'%s'", path);
-	if (!sure && !qcow2_is(head, (size_t)n))
-		return 0;
 	r = qcow2_backing(head, (size_t)n, ret_name, ret_format, e);
 	return r < 0 ? err_wrap(e, "'%s'", path) : 0;
 }
 
-/* The backing file of @path, owned; NULL: none, or there is no saying (then that is in u->unknown). */
-static char *next_in_chain(struct image_uses *u, const char *path)
+/* The backing file of the qcow2 file @path, owned, and whether that is one, too, or QEMU would look (the header does not say). NULL: none, or there is no saying:
+ * then that is in u->unknown. */
+static char *next_in_chain(struct image_uses *u, const char *path, bool *ret_qcow2)
 {
 	AUTO_FREE char *name = NULL, *format = NULL;
 	struct err e;
-	int r = read_backing(path, false, &name, &format, &e);
+	int r = read_backing(path, &name, &format, &e);
 	char *next;
 
 	/* What is not there needs nothing. */
@@ -98,12 +109,13 @@ static char *next_in_chain(struct image_uses *u, const char *path)
 		strv_push(&u->unknown, e.msg);
 	if (!name)
 		return NULL;
+	*ret_qcow2 = !format || strcmp(format, "qcow2") == 0;
 	next = qcow2_backing_path(path, name);
 	return next ? next : STEAL_PTR(name);
 }
 
-/* @path and all that is below it. */
-static void add_chain(struct image_uses *u, const char *who, const char *path)
+/* @path and all that is below it. What is raw is the guest's, which may have written a header there. */
+static void add_chain(struct image_uses *u, const char *who, const char *path, bool qcow2)
 {
 	AUTO_FREE char *at = xstrdup(path);
 
@@ -122,10 +134,18 @@ static void add_chain(struct image_uses *u, const char *who, const char *path)
 		}
 		if (stat(at, &st) == 0)
 			add_inode(u, who, &st);
-		next = next_in_chain(u, at);
+		next = qcow2 ? next_in_chain(u, at, &qcow2) : NULL;
 		free(at);
 		at = next;
 	}
+}
+
+/* By the format that a definition says, or by the file's name. */
+static void add_disk_of(struct image_uses *u, const char *who, const struct disk_config *d)
+{
+	const char *format = plan_disk_format(d);
+
+	add_chain(u, who, d->file, format && strcmp(format, "qcow2") == 0);
 }
 
 /* Each file of a folder, with @add; names that begin with "." are not finished. */
@@ -148,7 +168,7 @@ static void each_file(struct image_uses *u, const char *dir, const char *extensi
 
 static void add_disk(struct image_uses *u, const char *path)
 {
-	add_chain(u, path, path);
+	add_disk_of(u, path, &(struct disk_config){ .file = (char *)path });
 }
 
 int disk_chain(const char *file, struct strv *ret, struct err *e)
@@ -157,15 +177,20 @@ int disk_chain(const char *file, struct strv *ret, struct err *e)
 
 	for (size_t depth = 0; depth < CHAIN_MAX; depth++) {
 		AUTO_FREE char *name = NULL, *format = NULL, *path = NULL;
-		int r = read_backing(at, true, &name, &format, e);
+		AUTO_CLOSE int lowest = -1;
+		int r = read_backing(at, &name, &format, e);
 
 		if (r < 0)
 			return at == file ? r : err_wrap(e, "'%s' is made on", file);
 		path = name ? qcow2_backing_path(at, name) : NULL;
 		if (!path)
 			return 0;
-		if (access(path, R_OK) < 0) {
-			err_sys(e, -errno, "'%s'", path);
+		lowest = disk_open(path, 0);
+		if (lowest < 0) {
+			if (lowest == -EINVAL)
+				err_set(e, -EINVAL, "'%s' is neither a file nor a block device", path);
+			else
+				err_sys(e, lowest, "'%s'", path);
 			return err_wrap(e, "'%s' is made on", at);
 		}
 		strv_push(ret, path);
@@ -188,7 +213,7 @@ static void add_definition(struct image_uses *u, const char *path)
 		strv_pushf(&u->unknown, "'%s' is no valid definition: %s", path, ps.n ? ps.v[0].message : "it cannot be read");
 	for (size_t i = 0; i < vm.n_disks; i++)
 		if (vm.disks[i].file)
-			add_chain(u, path, vm.disks[i].file);
+			add_disk_of(u, path, &vm.disks[i]);
 	config_clear(&vm);
 	problems_clear(&ps);
 }

@@ -115,6 +115,7 @@ int adopt_running(struct launch *l, struct err *e)
 {
 	struct err why = { 0 };
 
+	l->seen_pages = true;
 	if (launch_pin(l, &why) < 0 || launch_check(l, &why) < 0 || launch_check_pages(l, &why) < 0) {
 		log_warning("%s: not as planned: %s", l->plan.vm, why.msg);
 		launch_note(l, "not as planned", why.msg);

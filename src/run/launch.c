@@ -273,11 +273,24 @@ static int check_trusted_files(const struct launch *l, struct problems *ps)
 	return r;
 }
 
+/* Images of distributions are called .img and are qcow2 files; what the guest would see is the file's header. */
+static void warn_of_raw(const struct launch *l, const struct disk_config *d)
+{
+	const char *format = plan_disk_format(d);
+	AUTO_CLOSE int fd = disk_open(d->file, 0);
+	char head[4];
+
+	if (d->format == DISK_AUTO && format && !strcmp(format, "raw") && fd >= 0 && pread(fd, head, sizeof(head), 0) == sizeof(head) && qcow2_is(head, sizeof(head)))
+		log_warning("%s: '%s' begins as a qcow2 file does and is taken as raw, as its name says: if it is one, [disk %s] format = qcow2", l->vm.name, d->file,
+			    d->name);
+}
+
 /* And what it is made on, which QEMU would not find, or not make sense of, only when the devices are bound. */
 static void check_disk(struct launch *l, const struct disk_config *d, struct problems *ps)
 {
 	AUTO_FREE char *section = xasprintf("disk %s", d->name);
 	const char *format = plan_disk_format(d);
+	AUTO_CLOSE int fd = -1; /* for a block device O_EXCL is a question: has the kernel given it to anybody? */
 	struct err e = { 0 };
 	struct problem *p;
 	int r;
@@ -288,6 +301,14 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 		config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind = PROBLEM_HOST;
 		return;
 	}
+	fd = disk_open(d->file, O_EXCL);
+	if (fd == -EBUSY && !d->readonly) {
+		p = config_problem(ps, &l->vm, section, "file", "disk-mounted",
+				   "[%s] file: the host has '%s', or a part of it, in use: mounted, as swap, or below RAID, LVM or another block device", section, d->file);
+		p->kind = PROBLEM_HOST;
+		problem_hint(p, "a guest that writes to it too would destroy what is on it; `lsblk %s` shows what it is", d->file);
+	}
+	warn_of_raw(l, d);
 	/* Of no format yet: the plan says it. */
 	r = format && !strcmp(format, "qcow2") ? disk_chain(d->file, &l->below, &e) : 0;
 	if (r == 0)
@@ -397,6 +418,11 @@ int launch_look(struct launch *l, struct problems *ps, struct err *e)
 {
 	int r = is_foreign(l) ? 0 : claim_collect_use(l->opt->dry_run ? NULL : &l->sys, l->vm.name, &l->use, e);
 
+	/* Claims are root's. */
+	if (r == -EACCES && l->opt->dry_run) {
+		log_warning("%s: planned as if no other VM ran, as what they hold may not be read: %s", l->vm.name, e->msg);
+		r = 0;
+	}
 	launch_time(l, "look at other VMs");
 	if (r == 0)
 		r = read_machine(l, ps, e);
@@ -875,17 +901,18 @@ int launch_check_pages(struct launch *l, struct err *e)
 	return l->plan.foreign_host ? 0 : judge(&rep, verify_memory(&l->plan, l->child.pid, &rep, e), e);
 }
 
-/* What is preallocated is there before QEMU answers. The rest comes when the guest uses it: launch_look_at_pages(). This stage is before launch_pin(), as
+/* What is preallocated, or pinned for devices, is there before QEMU answers. The rest comes when the guest uses it: launch_look_at_pages(). This stage is before launch_pin(), as
  * the answer to what that asks is on its way. */
 static int run_check_pages(struct launch *l, struct err *e)
 {
-	return plan_preallocates(&l->plan) ? launch_check_pages(l, e) : 0;
+	l->seen_pages = plan_preallocates(&l->plan) || (l->plan.n_devices && !l->plan.fake_devices);
+	return l->seen_pages ? launch_check_pages(l, e) : 0;
 }
 
 void launch_look_at_pages(struct launch *l)
 {
 	struct err e = { 0 };
-	int r = l->seen_pages || l->adopted || plan_preallocates(&l->plan) ? 0 : launch_check_pages(l, &e);
+	int r = l->seen_pages ? 0 : launch_check_pages(l, &e);
 
 	l->seen_pages = true;
 	/* That QEMU is about to end is seen in its place. */
@@ -996,7 +1023,7 @@ static int run_stages(struct launch *l, size_t first, struct err *e)
 		if (r == 0)
 			continue;
 		err_wrap(e, "%s", stages[i].name);
-		snprintf(l->reason, sizeof(l->reason), "start failed: %.200s", e->msg);
+		snprintf(l->reason, sizeof(l->reason), "start failed: %s", e->msg);
 		l->failed = true;
 		launch_note(l, "start failed", e->msg);
 		launch_undo(l, launch_exit_code(e));

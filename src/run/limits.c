@@ -63,6 +63,17 @@ static void allow(struct nodes *d, const char *path)
 		*PUSH_ZEROED(d->v, d->n) = found;
 }
 
+/* What a header names, which QEMU can write: it is for its user's rights to say whether it may read that; root has them all. */
+static void allow_below(struct nodes *d, const char *path)
+{
+	struct cgroup_device found;
+
+	if (!cgroup_device_of(path, &found) || !found.block)
+		return;
+	found.read_only = true;
+	*PUSH_ZEROED(d->v, d->n) = found;
+}
+
 /* Those that the command names, in a disk's file or in an argument of [qemu] args. */
 static void allow_named(struct nodes *d, const char *arg)
 {
@@ -106,8 +117,8 @@ static void limit_devices(struct launch *l, const struct strv *argv)
 	allow_implied(l, &d);
 	for (size_t i = 0; i < l->vm.n_disks; i++)
 		allow(&d, l->vm.disks[i].file);
-	for (size_t i = 0; i < l->below.n; i++)
-		allow(&d, l->below.v[i]);
+	for (size_t i = 0; i < l->below.n && l->identity.uid; i++)
+		allow_below(&d, l->below.v[i]);
 	for (size_t i = 0; i < argv->n; i++)
 		allow_named(&d, argv->v[i]);
 	/* A kernel without it is no reason to have no VM; `gpuvm status --security` says so. */

@@ -457,11 +457,14 @@ bool own_explain(const struct launch *l, const char *words, struct err *e)
 {
 	/* vfio_dma_map(...) = -12 (Cannot allocate memory); VFIO_MAP_DMA failed: Cannot allocate memory */
 	bool dma = strstr(words, "Cannot allocate memory") && (strstr(words, "VFIO_MAP_DMA") || strstr(words, "vfio_dma_map") || strstr(words, "vfio_container_dma_map"));
+	bool filtered = l->claim.cgroup && l->vm.device_filter && strstr(words, "Operation not permitted") && strstr(words, "Could not open '/dev/");
 	bool denied = l->identity.uid && strstr(words, "Permission denied");
 
 	if (dma)
 		err_wrap(e, "VFIO may not lock as much memory as the VM has: raise [security] memlock");
+	else if (filtered)
+		err_wrap(e, "QEMU may open no device nodes but those of the plan: [security] device-filter = off lets it");
 	else if (denied)
 		err_wrap(e, "QEMU runs as uid %u, which may not open all that it was told to: give it access, or set [security] user = root", l->identity.uid);
-	return dma || denied;
+	return dma || denied || filtered;
 }

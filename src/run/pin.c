@@ -184,21 +184,24 @@ static int place_threads(struct launch *l, bool late, struct err *e)
 /* A wake-up of the supervisor is not to take a vCPU's turn. It is as well where it was, if it may not run there. */
 void launch_stand_aside(struct launch *l)
 {
+	struct cpuset most;
 	struct err e = { 0 };
 
-	if (l->aside || l->plan.foreign_host)
+	if (l->aside || l->plan.foreign_host || affinity_get(0, &l->cpus_before, &e) < 0)
 		return;
-	if (affinity_get(0, &l->cpus_before, &e) < 0 || affinity_set(0, &l->plan.emulator, &e) < 0)
-		log_info("%s: the supervisor runs on any CPU: %s", l->plan.vm, e.msg);
-	else
-		l->aside = true;
+	l->aside = true;
+	l->unlimited = affinity_unlimit(0) && affinity_get(0, &most, &e) == 0 && cpuset_equal(&most, &l->cpus_before);
+	/* It may have got some of them. */
+	if (affinity_set(0, &l->plan.emulator, &e) < 0)
+		log_info("%s: the supervisor is not where QEMU's own threads are: %s", l->plan.vm, e.msg);
 }
 
 /* One of these CPUs may have been taken offline since: no reason to keep anything. */
 int launch_unpin(struct launch *l, int exit_code, struct err *e)
 {
 	(void)exit_code;
-	if (l->aside && affinity_set(0, &l->cpus_before, e) < 0)
+	/* CPUs that its cpuset has been given since are for the next start, too. */
+	if (l->aside && !(l->unlimited && affinity_unlimit(0)) && affinity_set(0, &l->cpus_before, e) < 0)
 		log_info("%s: the supervisor is not on all CPUs that it had: %s", l->plan.vm, e->msg);
 	l->aside = false;
 	return 0;

@@ -499,6 +499,9 @@ Test(image, remove_is_refused_while_it_is_used, .timeout = 60)
 			 " qemu-img create -q -f qcow2 -u -b one.qcow2 -F qcow2 two.qcow2 1M");
 	EXPECT_SH(&p, 5, "$G image remove a");
 	EXPECT_SAYS(&p, "has no end");
+	/* What a guest has written into a raw disk keeps nobody from anything. */
+	EXPECT_SH(&p, 0, "cd $S/disks; rm *; { printf 'QFI\\373'; head -c 500 /dev/zero | tr '\\0' '\\377'; } >guests.img");
+	EXPECT_SH(&p, 0, "$G image list 2>&1 | { ! grep -F 'cannot be told'; }");
 	/* A raw disk is nobody's overlay, and one whose backing file is missing needs no image. */
 	EXPECT_SH(&p, 0, "cd $S/disks; rm *; truncate -s 1M raw.img; qemu-img create -q -f qcow2 -u -b gone.qcow2 -F qcow2 lost.qcow2 1M; mkfifo pipe");
 	EXPECT_SH(&p, 0, "$G image remove a && [ ! -e " "$S/images/a.json ] && ! ls $S/images/a@*");
@@ -670,8 +673,16 @@ Test(image, what_a_qcow2_is_made_on, .timeout = 60)
 
 			cr_expect(r == -EINVAL || (r == 0 && same(name, name2) && same(format, format2)), "%s: %zu bytes", made[i], cut);
 		}
-		head[n > 9 ? 9 : 0] = 1; /* the name's place, far beyond */
-		{
+		if (name) {
+			AUTO_FREE uint8_t *none = xcalloc(QCOW2_HEAD, 1);
+			AUTO_FREE char *name2 = NULL, *format2 = NULL;
+
+			memcpy(none, head, n);
+			memset(none + 16, 0, 4); /* a name of no length is none to QEMU */
+			cr_expect(qcow2_backing(none, n, &name2, &format2, &e) == 0 && !name2 && !format2, "%s: %s", made[i], e.msg);
+			head[9] = 1; /* its place, far beyond */
+		}
+		if (name) {
 			AUTO_FREE char *name2 = NULL, *format2 = NULL;
 
 			cr_expect(qcow2_backing(head, n, &name2, &format2, &e) == -EINVAL && !name2 && strstr(e.msg, "where none can be"), "%s", made[i]);
@@ -712,6 +723,14 @@ Test(image, chain, .timeout = 60)
 	EXPECT_SH(&p, 0, "cd $W && qemu-img create -q -f qcow2 -u -b two.qcow2 -F qcow2 one.qcow2 1M");
 	cr_expect(disk_chain(two, &v, &e) == -ELOOP && strstr(e.msg, "has no end"), "%s", e.msg);
 	strv_clear(&v);
+	/* Nothing is opened that is no disk, and names are for people to read. */
+	EXPECT_SH(&p, 0, "cd $W && mkfifo pipe && qemu-img create -q -f qcow2 -u -b pipe -F qcow2 one.qcow2 1M");
+	cr_expect(disk_chain(two, &v, &e) == -EINVAL && strstr(e.msg, "/pipe' is neither a file nor a block device"), "%s", e.msg);
+	strv_clear(&v);
+	EXPECT_SH(&p, 0, "cd $W && qemu-img create -q -f qcow2 -u -b \"$(printf 'a\\033[31mb')\" -F qcow2 one.qcow2 1M");
+	cr_expect(disk_chain(one, &v, &e) == -EINVAL && strstr(e.msg, "characters that no name has here"), "%s", e.msg);
+	EXPECT_SH(&p, 0, "cd $W && qemu-img create -q -f qcow2 -u -b \"$(printf 'a\\377b')\" -F qcow2 one.qcow2 1M");
+	cr_expect(disk_chain(one, &v, &e) == -EINVAL && strstr(e.msg, "characters that no name has here"), "%s", e.msg);
 	EXPECT_SH(&p, 0, "echo text >$W/one.qcow2");
 	cr_expect(disk_chain(two, &v, &e) == -EINVAL && strstr(e.msg, "/one.qcow2': it does not begin as a qcow2 file does"), "%s", e.msg);
 	strv_clear(&v);

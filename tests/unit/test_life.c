@@ -5,6 +5,7 @@
 #include <json-c/json.h>
 #include <poll.h>
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -727,10 +728,10 @@ Test(life, pages_are_looked_at_later)
 
 	cr_assert_not_null(mkdtemp(dir));
 	path = xasprintf("%s/events.jsonl", dir);
-	node.prealloc = true; /* it has been looked at before the guest ran */
+	l.seen_pages = true; /* before the guest ran */
 	launch_look_at_pages(&l);
 	cr_assert(access(path, F_OK) < 0);
-	node.prealloc = l.seen_pages = false;
+	l.seen_pages = false;
 	cr_assert(launch_check_pages(&l, &e) == -EXDEV);
 	cr_assert_str_eq(e.msg, "memory of guest node 0: planned 492 KiB on host node 0, as it is used, found no mapping of that size and policy");
 	launch_look_at_pages(&l);
@@ -739,6 +740,38 @@ Test(life, pages_are_looked_at_later)
 	cr_expect(strstr(text, "\"not as planned\"") && !strchr(text, '\n'), "%s", text); /* one line, whose end is not read */
 	unlink(path);
 	rmdir(dir);
+}
+
+/* Also where the kernel gives it only a part of what it asked for; and it gets everything back. */
+Test(life, stands_aside_and_comes_back)
+{
+	static const char *const parts[] = { "0,8191", "8191" };
+	cpu_set_t all, now;
+
+	if (sched_getaffinity(0, sizeof(all), &all) < 0 || !CPU_ISSET(0, &all))
+		cr_skip("CPU 0 is not ours");
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		struct launch l = { .plan = { .vm = (char[]){ "x" } } };
+		struct err e = { 0 };
+
+		cr_assert(cpuset_parse(parts[i], &l.plan.emulator) == 0);
+		launch_stand_aside(&l);
+		cr_assert(sched_getaffinity(0, sizeof(now), &now) == 0);
+		cr_expect(i == 1 || CPU_COUNT(&now) == 1);
+		cr_expect(launch_unpin(&l, 0, &e) == 0);
+		cr_assert(sched_getaffinity(0, sizeof(now), &now) == 0);
+		cr_expect(CPU_EQUAL(&now, &all), "%s: %d CPUs of %d", parts[i], CPU_COUNT(&now), CPU_COUNT(&all));
+	}
+}
+
+/* A console on a terminal that is not ours any more: QEMU would make that raw and keep it. */
+Test(life, daemon_lets_go_of_the_terminal, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "tail -f /dev/null | { $L -d --set console.serial=stdio " DEMO "; r=$?; kill $(pgrep -x -P $$ tail); exit $r; }");
+	EXPECT_SH(&p, 0, "[ $(readlink /proc/$(jq .qemu_pid $R/demo/claim.json)/fd/0) = /dev/null ] && $G kill demo");
+	place_end(&p);
 }
 
 /* A wake-up of ours is not to take a vCPU's turn; what a hook starts has nothing to do with that. */

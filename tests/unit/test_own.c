@@ -233,6 +233,33 @@ Test(own, what_the_user_may_not_open_is_refused, .timeout = 60)
 	end(&p);
 }
 
+/* A file system that the host has mounted would be destroyed. */
+Test(own, a_disk_that_is_mounted_is_refused, .timeout = 60)
+{
+	struct place p = place_root();
+	int r = sh(&p, "truncate -s 4M $R/m.ini; loop=$(losetup -f --show $R/m.ini) || exit 77; mkfs.ext4 -q $R/m.ini || exit 78; mkdir $R/real;"
+		       " mount $loop $R/real || { losetup -d $loop; exit 77; }\n"
+		       "$L -n --set disk.x.file=$loop $R/vm.ini; r=$?; $L -n --set disk.x.file=$loop --set disk.x.readonly=on $R/vm.ini >/dev/null || r=79\n"
+		       "umount $R/real; $L -n --set disk.x.file=$loop $R/vm.ini >/dev/null || r=80; losetup -d $loop; exit $r");
+
+	if (r == 77)
+		cr_skip("no loop device, or no mount");
+	cr_expect(r == 4, "exit %d\n%s", r, p.out);
+	EXPECT_SAYS(&p, "or a part of it, in use: mounted");
+	end(&p);
+}
+
+/* What nobody may know who is not root: the plan is made without it, and says so. */
+Test(own, dry_runs_need_no_rights, .timeout = 60)
+{
+	struct place p = place_root();
+
+	EXPECT_SH(&p, 0, START " && chmod 711 $R && " OTHER "$L -n --set vm.accel=tcg conf/demo.ini >/dev/null");
+	EXPECT_SAYS(&p, "planned as if no other VM ran");
+	EXPECT_SH(&p, 0, "$G kill demo; chmod 700 $R");
+	end(&p);
+}
+
 /* A launcher that is not root changes nobody and nothing. */
 Test(own, without_root, .timeout = 120)
 {

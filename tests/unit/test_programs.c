@@ -211,6 +211,22 @@ Test(programs, memory_vanishes, .timeout = 60)
 	place_end(&p);
 }
 
+/* Nothing that is there is replaced but a file, and what does not get out is no success. */
+Test(programs, output, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "cd $R && mkfifo f.ini && { timeout 20 cat f.ini >svg.ini & } && $G topo --svg f.ini && wait && [ -p f.ini ] && grep '</svg>' svg.ini");
+	EXPECT_SH(&p, 0, "cd $R && echo mine >out.ini.new && echo old >out.ini && ln -s out.ini link.ini && $G topo --svg link.ini && [ -L link.ini ] && grep '</svg>' out.ini &&"
+			 " [ $(cat out.ini.new) = mine ] && [ $(stat -c %a out.ini) = 644 ] && rm out.ini.new");
+	EXPECT_SH(&p, 1, "$G plan " DEMO " >/dev/full");
+	EXPECT_SAYS(&p, "write to standard output: No space left on device");
+	EXPECT_SH(&p, 1, "$L -n " DEMO " >/dev/full");
+	EXPECT_SH(&p, 1, "$G guest-check " DEMO " >/dev/full");
+	EXPECT_SH(&p, 1, "$G --help >/dev/full");
+	place_end(&p);
+}
+
 /* The kernel ends QEMU: of a cgroup that has too little for it. */
 Test(programs, memory_runs_out, .timeout = 60)
 {
