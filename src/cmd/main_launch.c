@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <json-c/json.h>
 #include <locale.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -325,11 +326,32 @@ static int launch(struct launch_args *a, int ready_fd)
 	return code;
 }
 
+static pid_t daemon_pid;
+
+static void pass_on(int sig)
+{
+	(void)sig;
+	kill(daemon_pid, SIGTERM);
+}
+
+/* Who interrupts us means the start, which the child undoes; it has no terminal to hear it from. What the caller ignores stays ignored. */
+static void pass_signals_on(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	const struct sigaction ours = { .sa_handler = pass_on };
+	struct sigaction before;
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+			sigaction(signals[i], &ours, NULL);
+}
+
 /* The child does all the work; the parent returns its exit code, or 0 as soon as the guest runs. */
 static int daemonize(struct launch_args *a)
 {
 	int fds[2], status;
-	pid_t pid;
+	pid_t pid, ended;
+	ssize_t n;
 	char byte;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 || (pid = fork()) < 0) {
@@ -350,13 +372,19 @@ static int daemonize(struct launch_args *a)
 		exit(launch(a, fds[1]));
 	}
 	close(fds[1]);
+	daemon_pid = pid;
+	pass_signals_on();
 	slim_down(); /* while we wait: what is given back now need not be when we end */
-	if (read(fds[0], &byte, 1) == 1)
+	do
+		n = read(fds[0], &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
 		_exit(EXIT_DONE); /* nothing was printed, and all else is the child's */
 	/* Closed without a word: it has failed, and said why on our stderr. */
-	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
-		return WEXITSTATUS(status);
-	return EXIT_FAILED;
+	do
+		ended = waitpid(pid, &status, 0);
+	while (ended < 0 && errno == EINTR);
+	return ended == pid && WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
 }
 
 /* A file that need not be there yet, seen from the folder that we are in; owned, NULL for NULL. */

@@ -2,6 +2,7 @@
 /* unit.c - VMs as units of systemd: gpuvm@NAME.service. systemctl and journalctl are asked, as an administrator would. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -24,16 +25,24 @@ static bool has_own_folders(void)
 
 int cmd_run(char *const argv[])
 {
-	pid_t pid = fork();
-	int status;
+	/* As system(3): who interrupts us means the program, which hears it, too, and ends as it has to. */
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
+	struct sigaction before;
+	int status, r;
+	pid_t pid;
 
+	sigaction(SIGINT, &ignore, &before);
+	pid = fork();
 	if (pid == 0) {
+		sigaction(SIGINT, &before, NULL);
 		execvp(argv[0], argv);
 		fprintf(stderr, "gpuvm: run '%s': %s\n", argv[0], strerror(errno));
 		_exit(127);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
-		log_error("run '%s': %s", argv[0], strerror(errno));
+	r = pid < 0 || waitpid(pid, &status, 0) < 0 ? -errno : 0;
+	sigaction(SIGINT, &before, NULL);
+	if (r < 0) {
+		log_error("run '%s': %s", argv[0], strerror(-r));
 		return EXIT_FAILED;
 	}
 	return WIFEXITED(status) && WEXITSTATUS(status) != 127 ? WEXITSTATUS(status) : EXIT_FAILED;

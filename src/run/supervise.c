@@ -350,6 +350,8 @@ static void on_signal(struct supervisor *s)
 		bool again = l->asked_to_stop && l->state >= LIFE_STOPPING && si.ssi_signo != SIGQUIT;
 
 		log_notice("%s: %s from pid %u", l->plan.vm, strsignal((int)si.ssi_signo), si.ssi_pid);
+		if (!l->asked_to_stop && l->state == LIFE_PAUSED && si.ssi_signo != SIGQUIT)
+			log_warning("%s: it is paused, and cannot hear its power button: it is ended at once", l->plan.vm);
 		l->asked_to_stop = true;
 		set_reason(l, "asked to stop (%s)", strsignal((int)si.ssi_signo));
 		take(s, again || si.ssi_signo == SIGQUIT ? EV_KILL_REQUEST : EV_STOP_REQUEST);

@@ -764,6 +764,19 @@ Test(life, stands_aside_and_comes_back)
 	}
 }
 
+/* Who interrupts a start in the background means that, and not only the one who waits for it. */
+Test(life, an_interrupted_start_is_undone, .timeout = 60)
+{
+	struct place p = place_new();
+
+	make_hook(&p, "hook", "echo $PPID >$GPUVM_RUNDIR/began.ini; until [ -e $GPUVM_RUNDIR/go.ini ]; do sleep 0.01; done");
+	/* Undone, or ended as soon as it ran: the signal is looked at where a start waits. */
+	EXPECT_SH(&p, 0, "$L -d --set lifecycle.stop-timeout=100ms --set hooks.pre-bind=$R/hook.ini " DEMO " & l=$!; until [ -s $R/began.ini ]; do :; done;"
+			 " kill -TERM $l; : >$R/go.ini; wait $l; until ! kill -0 $(cat $R/began.ini) 2>/dev/null; do :; done;"
+			 " $G status demo --json | jq -e '.state == \"failed\" or (.state == \"stopped\" and (.reason | contains(\"asked to stop\")))'");
+	place_end(&p);
+}
+
 /* A console on a terminal that is not ours any more: QEMU would make that raw and keep it. */
 Test(life, daemon_lets_go_of_the_terminal, .timeout = 60)
 {
