@@ -11,6 +11,8 @@
 #ifndef GPUVM_LAUNCH_H
 #define GPUVM_LAUNCH_H
 
+#include <termios.h>
+
 #include "gpuvm/claim.h"
 #include "gpuvm/lifecycle.h"
 #include "gpuvm/qmp.h"
@@ -72,6 +74,8 @@ struct launch {
 	int lock_fd, listen_fd, log_fd, signal_fd;
 	struct plan_fds fds; /* control is listen_fd: not closed with the others */
 	struct spawn child;
+	struct termios tty; /* as it was before QEMU's console was there */
+	bool has_tty;
 	struct spawn tpm; /* swtpm; pid 0: none */
 	struct qmp qmp;
 	struct pins *pins;   /* whose CPUs are whose (pin.c) */

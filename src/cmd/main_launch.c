@@ -334,10 +334,11 @@ static void pass_on(int sig)
 	kill(daemon_pid, SIGTERM);
 }
 
-/* Who interrupts us means the start, which the child undoes; it has no terminal to hear it from. What the caller ignores stays ignored. */
+/* Who interrupts us means the start, which the child undoes; it has no terminal to hear it from. What the caller ignores stays ignored. Not SIGHUP: a line that drops
+ * means nothing. */
 static void pass_signals_on(void)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	static const int signals[] = { SIGINT, SIGTERM, SIGQUIT };
 	const struct sigaction ours = { .sa_handler = pass_on };
 	struct sigaction before;
 

@@ -418,7 +418,8 @@ const struct config_key config_keys[] = {
 	{ .section = "console", .key = "serial", .type = CONF_ENUM, VM(serial), .words = word_serial,
 	  .fallback = "socket", .example = "log",
 	  .doc = "Where the serial port goes. socket: serial.sock in the VM's run-time folder, and what the guest writes also "
-		 "to serial.log. log: serial.log only. stdio: the launcher's terminal." },
+		 "to serial.log. log: serial.log only. stdio: the launcher's terminal, whose keys are the guest's "
+		 "then, Ctrl-C, too: `gpuvm stop` from another one ends it." },
 
 	{ .section = "lifecycle", .key = "stop-timeout", .type = CONF_DURATION, VM(stop_timeout_ms),
 	  .max = MAX_TIMEOUT, .fallback = "90s", .example = "5min",

@@ -806,6 +806,7 @@ static int run_spawn(struct launch *l, struct err *e)
 		o.memlock_exact = true;
 	}
 	plan_argv(&l->plan, &l->fds, &argv);
+	l->has_tty = l->plan.serial_stdio && tcgetattr(STDIN_FILENO, &l->tty) == 0;
 	r = spawn_prepare(&o, &l->child, e);
 	if (r == 0) {
 		l->claim.qemu_pid = l->child.pid;
@@ -829,6 +830,10 @@ static int undo_spawn(struct launch *l, int exit_code, struct err *e)
 	(void)exit_code;
 	qmp_close(&l->qmp);
 	spawn_abort(&l->child);
+	/* QEMU does it when it ends by itself. From the background it would stop us. */
+	if (l->has_tty && tcgetpgrp(STDIN_FILENO) == getpgrp())
+		tcsetattr(STDIN_FILENO, TCSANOW, &l->tty);
+	l->has_tty = false;
 	close_fd(&l->listen_fd);
 	return limits_remove(&l->claim, e);
 }

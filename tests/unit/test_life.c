@@ -787,6 +787,18 @@ Test(life, daemon_lets_go_of_the_terminal, .timeout = 60)
 	place_end(&p);
 }
 
+/* What QEMU has made of a terminal is put right also when QEMU could not. */
+Test(life, the_terminal_is_as_it_was, .timeout = 60)
+{
+	struct place p = place_new();
+
+	if (sh(&p, "which script") != 0)
+		cr_skip("no script(1)");
+	EXPECT_SH(&p, 0, "script -qec \"$L -q --set console.serial=stdio " DEMO "; stty -a >$R/tty.ini\" /dev/null >$R/out.ini & "
+			 UNTIL("[ \"$($G status demo --json | jq -r .state)\" = running ]") "; kill -9 $(jq .qemu_pid $R/demo/claim.json); wait; grep -w icanon $R/tty.ini && ! grep -e -icanon $R/tty.ini");
+	place_end(&p);
+}
+
 /* A wake-up of ours is not to take a vCPU's turn; what a hook starts has nothing to do with that. */
 Test(life, supervisor_stands_aside, .timeout = 90)
 {
