@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Lines of JSON from tests/bench/run, as an array, to the report.
-def quantile($q): sort | if length == 0 then null else .[((length - 1) * $q) | round] end;
+# Between two values: as much of each as it is near to it.
+def quantile($q): sort | if length == 0 then null else ((length - 1) * $q) as $at | ($at | floor) as $i | .[$i] + ((.[$i + 1] // .[$i]) - .[$i]) * ($at - $i) end;
 def rounded: if . == null then null else . * 1000 | round / 1000 end;
 
 [.[] | select(.sample)] as $samples

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2016,SC2154 # jq programs; read_line sets $line
-# Figures that need many devices or two nodes: probe against lstopo, all devices bound against the slowest, placement against QEMU's default. JSON lines.
+# Figures that need many devices or two nodes: probe against lstopo, all devices bound against the slowest, placement and preallocation by node. JSON lines.
 # shape: default
-# timeout: 1500
+# timeout: 2400
 # long: yes
 # shellcheck source=/dev/null
 . "$LAB/lib.sh"
@@ -117,6 +117,18 @@ give_back
 where=$(sort "$SCENARIO_TMP/where" | uniq -c | sort -rn | awk 'NR <= 3 { printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1 }')
 result --argjson all "$(median <"$SCENARIO_TMP/all.ms")" --argjson floor "$(median <"$SCENARIO_TMP/all_at_once.ms")" --argjson turn "$(median <"$SCENARIO_TMP/one_by_one.ms")" \
 	--arg where "$where" '{row: "bind-floor", all_ms: $all, kernel_all_at_once_ms: $floor, kernel_in_turn_ms: $turn, of_floor: ($all / $floor * 100 | round / 100), waits_in: $where}'
+
+say "prealloc: each node alone, and both together"
+bench_prealloc() { "${LAB%/*}/tests/bench/run" --build "${GPUVM%/*}" --quick --json prealloc >"$SCENARIO_TMP/bench.json"; }
+if [[ -x ${GPUVM%/*}/tests/bench_vm && -x ${GPUVM%/*}/tests/bench_touch ]]; then
+	check "the bench runs" bench_prealloc
+	expect_eq "its rows" "huge-all huge-node0 huge-node1 small-all small-node0 small-node1" "$(jq -r '[.rows[].row] | unique | join(" ")' "$SCENARIO_TMP/bench.json")"
+	jq -c '.rows[] | {row: "prealloc-lab", text, ours_ms: .ours, peer_ms: .peer, ratio: .figure, low, high}' "$SCENARIO_TMP/bench.json" >"$SCENARIO_TMP/prealloc.rows"
+	mapfile -t rows <"$SCENARIO_TMP/prealloc.rows"
+	for row in "${rows[@]}"; do evidence "$row"; done
+else
+	result '{not_measured: "preallocation by node", why: "there is no bench_vm in the build (make bench makes it)"}'
+fi
 
 say "placement: pages on the planned node, threads on the planned CPUs"
 # Of the guest's memory, the mapping with the most pages of its kind: the share on NODE.
