@@ -128,6 +128,11 @@ int disk_create(const char *path, const struct image *base, uint64_t bytes, stru
  * a look (a watchdog, a tape, a FIFO): a header, which is a tenant's, may have named them. */
 int disk_open(const char *path, int flags);
 
+/* Has a QEMU the disk @fd open in a way that keeps another from opening it (@writes: for writing, too)? By its locks on the file, of whatever host. */
+bool disk_is_locked(int fd, bool writes);
+/* QEMUs and their tools on this host that have it open, as far as one may look; owned. */
+size_t disk_openers(int fd, int **ret_pids);
+
 /* The files that @file, a disk of format qcow2, is made on, nearest first, as QEMU finds them: until one that is not said to be qcow2 - in a raw one a guest may have
  * written a header - or is no path. -ENOENT and others name the file that cannot be read. */
 int disk_chain(const char *file, struct strv *ret, struct err *e);

@@ -219,36 +219,6 @@ static int probe_binary(struct launch *l, struct problems *ps)
 	return -EINVAL;
 }
 
-static void check_seed_files(struct launch *l, struct problems *ps)
-{
-	static const char section[] = "cloud-init";
-	const struct {
-		const char *key, *path;
-	} files[] = { { "user-data", l->vm.user_data }, { "meta-data", l->vm.meta_data }, { "network-config", l->vm.network_config } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		int r = files[i].path && !strv_contains(&l->opt->promised, files[i].path) ? seed_check_file(files[i].path) : 0;
-
-		if (r < 0)
-			config_problem(ps, &l->vm, section, files[i].key, "file-missing", "[cloud-init] %s: '%s': %s", files[i].key, files[i].path,
-				       r == -EINVAL ? "is not a file" : strerror(-r))
-				->kind = PROBLEM_HOST;
-	}
-}
-
-/* Option ROMs, which stand-ins do not have. */
-static void check_roms(struct launch *l, struct problems *ps)
-{
-	for (size_t i = 0; i < l->vm.n_devices && !l->opt->fake_devices; i++) {
-		const struct device_config *d = &l->vm.devices[i];
-		AUTO_FREE char *section = xasprintf("device %s", d->name);
-
-		if (d->romfile && strcmp(d->romfile, "none") && access(d->romfile, R_OK) < 0)
-			config_problem(ps, &l->vm, section, "romfile", "file-missing", "[%s] romfile: '%s': %s", section, d->romfile, strerror(errno))->kind =
-				PROBLEM_HOST;
-	}
-}
-
 /* Root does what these say: nobody else may write to them. What is not there, or cannot be looked at, is told in its place. */
 static int check_trust(const struct launch *l, const char *path, struct problems *ps)
 {
@@ -271,71 +241,6 @@ static int check_trusted_files(const struct launch *l, struct problems *ps)
 		if (files[i] && strchr(files[i], '/') && check_trust(l, files[i], ps) < 0)
 			r = -EINVAL;
 	return r;
-}
-
-/* Images of distributions are called .img and are qcow2 files; what the guest would see is the file's header. */
-static void warn_of_raw(const struct launch *l, const struct disk_config *d)
-{
-	const char *format = plan_disk_format(d);
-	AUTO_CLOSE int fd = disk_open(d->file, 0);
-	char head[4];
-
-	if (d->format == DISK_AUTO && format && !strcmp(format, "raw") && fd >= 0 && pread(fd, head, sizeof(head), 0) == sizeof(head) && qcow2_is(head, sizeof(head)))
-		log_warning("%s: '%s' begins as a qcow2 file does and is taken as raw, as its name says: if it is one, [disk %s] format = qcow2", l->vm.name, d->file,
-			    d->name);
-}
-
-/* And what it is made on, which QEMU would not find, or not make sense of, only when the devices are bound. */
-static void check_disk(struct launch *l, const struct disk_config *d, struct problems *ps)
-{
-	AUTO_FREE char *section = xasprintf("disk %s", d->name);
-	const char *format = plan_disk_format(d);
-	AUTO_CLOSE int fd = -1; /* for a block device O_EXCL is a question: has the kernel given it to anybody? */
-	struct err e = { 0 };
-	struct problem *p;
-	int r;
-
-	if (strv_contains(&l->opt->promised, d->file))
-		return;
-	if (access(d->file, d->readonly ? R_OK : R_OK | W_OK) < 0) {
-		config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind = PROBLEM_HOST;
-		return;
-	}
-	fd = disk_open(d->file, O_EXCL);
-	if (fd == -EBUSY && !d->readonly) {
-		p = config_problem(ps, &l->vm, section, "file", "disk-mounted",
-				   "[%s] file: the host has '%s', or a part of it, in use: mounted, as swap, or below RAID, LVM or another block device", section, d->file);
-		p->kind = PROBLEM_HOST;
-		problem_hint(p, "a guest that writes to it too would destroy what is on it; `lsblk %s` shows what it is", d->file);
-	}
-	warn_of_raw(l, d);
-	/* Of no format yet: the plan says it. */
-	r = format && !strcmp(format, "qcow2") ? disk_chain(d->file, &l->below, &e) : 0;
-	if (r == 0)
-		return;
-	p = config_problem(ps, &l->vm, section, "file", r == -EINVAL || r == -ELOOP ? "disk-damaged" : "file-missing", "[%s] file: %s", section, e.msg);
-	p->kind = PROBLEM_HOST;
-	if (r == -EINVAL)
-		problem_hint(p, "`qemu-img info` says what it is; a raw disk needs format = raw");
-}
-
-/* Files that the definition names must be there before anything is touched. */
-static void check_files(struct launch *l, struct problems *ps)
-{
-	const struct {
-		const char *section, *key, *path;
-	} files[] = { { "vm", "kernel", l->vm.kernel }, { "vm", "initrd", l->vm.initrd } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-		if (files[i].path && access(files[i].path, R_OK) < 0)
-			config_problem(ps, &l->vm, files[i].section, files[i].key, "file-missing", "[%s] %s: '%s': %s", files[i].section, files[i].key,
-				       files[i].path, strerror(errno))
-				->kind = PROBLEM_HOST;
-	check_seed_files(l, ps);
-	check_roms(l, ps);
-	strv_clear(&l->below);
-	for (size_t i = 0; i < l->vm.n_disks; i++)
-		check_disk(l, &l->vm.disks[i], ps);
 }
 
 static bool is_foreign(const struct launch *l)
@@ -504,7 +409,7 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 	/* A dry run of another machine's VM names that machine's files; one that runs here needs them here. */
 	here = !is_foreign(l) || (runs_foreign(l) && !l->opt->dry_run);
 	if (here)
-		check_files(l, ps);
+		launch_check_files(l, ps);
 	if (here && !ps->n)
 		r = own_choose(l, ps, e);
 	if (r == 0)

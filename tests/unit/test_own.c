@@ -161,8 +161,8 @@ Test(own, two_vms, .timeout = 120)
 	EXPECT_SH(&p, 0, "u=$(jq .user $R/other/claim.json); [ $u != " KEY(".user") " ] && setpriv --reuid $u --regid $u --clear-groups test -w $R/other.qcow2");
 	EXPECT_SH(&p, 1, "u=$(jq .user $R/other/claim.json); setpriv --reuid $u --regid $u --clear-groups cat $R/d.qcow2 $R/demo/serial.log");
 	/* One disk for both: the second one is told whose it is, and takes nothing away. */
-	EXPECT_SH(&p, 1, START " --set vm.name=third");
-	EXPECT_SAYS(&p, "is VM 'demo''s as long as that runs");
+	EXPECT_SH(&p, 5, START " --set vm.name=third");
+	EXPECT_SAYS(&p, "/d.qcow2' is open: VM 'demo'");
 	EXPECT_SH(&p, 0, "[ $(stat -c %u $R/d.qcow2) = " KEY(".user") " ] && $G stop demo && $G stop other && rm -rf $R/other $R/third && " AS_BEFORE);
 	end(&p);
 }
@@ -246,6 +246,33 @@ Test(own, a_disk_that_is_mounted_is_refused, .timeout = 60)
 		cr_skip("no loop device, or no mount");
 	cr_expect(r == 4, "exit %d\n%s", r, p.out);
 	EXPECT_SAYS(&p, "or a part of it, in use: mounted");
+	end(&p);
+}
+
+/* By the locks of a real QEMU. What two VMs only read they may share; a disk that the VM itself has open is no hindrance to planning it anew. */
+Test(own, a_disk_of_another_vm_is_refused, .timeout = 120)
+{
+	struct place p = place_root();
+
+	EXPECT_SH(&p, 0, "cd $R && qemu-img create -q -f qcow2 base.qcow2 4M && for n in a b; do qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 $n.qcow2; done");
+	EXPECT_SH(&p, 0, "for n in a b c; do sed \"s/^name = demo/name = $n\\naccel = tcg/\" conf/demo.ini >$R/$n.ini; done; "
+			 "$L -d --set disk.x.file=$R/a.qcow2 $R/a.ini && $L -d --set disk.x.file=$R/b.qcow2 $R/b.ini && "
+			 "$L -n --set disk.x.file=$R/a.qcow2 $R/a.ini >/dev/null");
+	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 $R/c.ini");
+	EXPECT_SAYS(&p, "/a.qcow2' is open: VM 'a'");
+	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 --set disk.x.readonly=on $R/c.ini");
+	EXPECT_SAYS(&p, "/a.qcow2' is open for writing: VM 'a'");
+	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/base.qcow2 $R/c.ini");
+	EXPECT_SAYS(&p, "/base.qcow2' is open: VM 'a', VM 'b'");
+	EXPECT_SH(&p, 0, "[ ! -e $R/c/claim.json ] && $L -d --set disk.x.file=$R/base.qcow2 --set disk.x.readonly=on $R/c.ini && "
+			 "$G kill a && $G kill b && $G kill c");
+	/* And what it is made on; its tools have locks, too. */
+	EXPECT_SH(&p, 0, "$L -d --set disk.x.file=$R/base.qcow2 $R/c.ini");
+	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 $R/a.ini");
+	EXPECT_SAYS(&p, "/base.qcow2' is open for writing: VM 'c'");
+	EXPECT_SH(&p, 5, "$G kill c && { qemu-nbd -t -k $R/nbd $R/a.qcow2 & n=$!; until grep -q \":$(stat -c %i $R/a.qcow2) 10. 101\" /proc/locks; do sleep 0.1; done; $L -d --set disk.x.file=$R/a.qcow2 $R/a.ini; r=$?; kill $n; "
+			 "wait $n; exit $r; }");
+	EXPECT_SAYS(&p, "is open: process ");
 	end(&p);
 }
 
