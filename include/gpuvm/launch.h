@@ -164,8 +164,10 @@ int launch_unacs(struct launch *l, int exit_code, struct err *e);
 int acs_restore(const struct sysfs *s, struct claim *c, struct err *e);
 /* Say which of the VM's NICs have ATS off, where direct translated requests were asked for. */
 void launch_check_ats(struct launch *l);
-/* The files that the definition names (files.c): there, sound, and nobody else's. Fills @l->below. */
+/* The files that the definition names (files.c): there and sound. Fills @l->below. */
 void launch_check_files(struct launch *l, struct problems *ps);
+/* And none that another QEMU has open; after the plan, of which it is a warning in a dry run. */
+void launch_check_locks(struct launch *l, struct problems *ps);
 /* What would break the isolation between tenants (isolate.c), after the plan: problems, or warnings of the plan in a dry run and with force_insecure. */
 void launch_isolate(struct launch *l, struct problems *ps);
 /* Is every page of the guest's memory where the plan says, and every thread of QEMU? -EXDEV names the first that is not. */

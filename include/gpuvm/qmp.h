@@ -27,6 +27,7 @@ struct qmp {
 	const char *ahead; /* set before the handshake: a command without arguments that is sent with qmp_capabilities, for the first qmp_command() of that name */
 	uint64_t ahead_id; /* private; 0: not sent */
 	size_t partial; /* bytes of the message that is not complete yet */
+	unsigned int patience_ms; /* of the questions below; 0: 30 s */
 	bool closed; /* the other side closed, or talked nonsense */
 	char version[48]; /* from the greeting */
 };

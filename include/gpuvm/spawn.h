@@ -51,8 +51,8 @@ int spawn_prepare(const struct spawn_options *o, struct spawn *ret, struct err *
 /* Open the gate; returns when exec has happened, or the error why not (the child is then reaped). */
 int spawn_go(struct spawn *s, struct err *e);
 
-/* Kill (SIGKILL) and reap if still there; close the fds. Safe on a zeroed struct. */
-void spawn_abort(struct spawn *s);
+/* Kill (SIGKILL) and reap if still there; close the fds. Safe on a zeroed struct. 0, or -ETIMEDOUT: it does not end, as the kernel has it. */
+int spawn_abort(struct spawn *s);
 
 /* Kill (SIGKILL) a process that another launcher has started, known by its start time (process_start_time()), and wait for its end.
  * 0 also if it is gone, or another one has its pid by now. */

@@ -188,7 +188,7 @@ static struct json_object *state_json(const char *name, const struct vm_state *s
 	json_object_object_add(o, "memory", json_object_new_uint64(s->alive ? memory_of(&s->claim) : 0));
 	json_object_object_add(o, "events", events_read(dir, STATUS_EVENTS));
 	json_object_object_add(o, "autostart", json_object_new_boolean(cmd_unit_enabled(name)));
-	json_object_object_add(o, "exit_code", !s->alive && s->has_last ? json_object_new_int(s->last.exit_code) : NULL);
+	json_object_object_add(o, "exit_code", !s->has_claim && s->has_last ? json_object_new_int(s->last.exit_code) : NULL);
 	return o;
 }
 
@@ -206,6 +206,10 @@ static void uptime_text(int64_t started, char buf[32])
 static void list_row(const char *name, const struct vm_state *s)
 {
 	AUTO_FREE char *cpus = cpuset_format(&s->claim.cpus);
+	/* It may quote QEMU's last lines: the first one is enough here, with what it announces. */
+	const char *reason = state_reason(s);
+	size_t first = strcspn(reason, "\n");
+	bool colon = first && reason[first - 1] == ':' && reason[first];
 	char size[32] = "-", up[32] = "-";
 	int gpus = 0;
 
@@ -215,9 +219,8 @@ static void list_row(const char *name, const struct vm_state *s)
 		format_size(memory_of(&s->claim), size);
 		uptime_text(s->claim.started, up);
 	}
-	/* A reason may quote QEMU's last lines: the first line is enough here. */
-	printf("%-16s %-9s %4d  %-14s %-10s %-14s %.*s\n", name, state_word(s), gpus, s->alive && *cpus ? cpus : "-", size, up,
-	       (int)strcspn(state_reason(s), "\n"), state_reason(s));
+	printf("%-16s %-9s %4d  %-14s %-10s %-14s %.*s%s%.*s\n", name, state_word(s), gpus, s->alive && *cpus ? cpus : "-", size, up, (int)first, reason,
+	       colon ? " " : "", colon ? (int)strcspn(reason + first + 1, "\n") : 0, colon ? reason + first + 1 : "");
 }
 
 static int by_name(const void *a, const void *b)
@@ -435,21 +438,29 @@ static int end_by_ourselves(const char *vm, int sig, uint64_t timeout_ms)
 }
 
 /* QEMU cannot be taken over: it does not answer, or its plan is gone. */
-static int kill_orphan(struct claim *c)
+static int kill_orphan(const struct claim *dead)
 {
+	AUTO_FREE char *dir = claim_vm_dir(dead->vm);
 	AUTO_CLOSE int lock = -1;
+	struct claim c = { 0 };
 	struct err e = { 0 };
+	int r;
 
-	if (spawn_kill(c->qemu_pid, c->qemu_start, &e) < 0) {
-		log_error("kill QEMU of '%s': %s", c->vm, e.msg);
+	if (spawn_kill(dead->qemu_pid, dead->qemu_start, &e) < 0) {
+		log_error("kill QEMU of '%s': %s", dead->vm, e.msg);
 		return EXIT_FAILED;
 	}
+	/* Another start may have had the lock before: it has given back what was left, and what is claimed by now is its own. */
 	lock = claim_lock(&e);
-	if (lock < 0 || claim_recover(&sysfs_live, c, &e) < 0) {
+	r = lock < 0 ? lock : claim_read(dir, &c, &e);
+	if (r == 0 && c.qemu_pid == dead->qemu_pid && c.qemu_start == dead->qemu_start && !claim_launcher_alive(&c))
+		r = claim_recover(&sysfs_live, &c, &e);
+	else if (r == 0)
+		log_notice("VM '%s' was started anew meanwhile", dead->vm);
+	claim_clear(&c);
+	if (r < 0 && r != -ENOENT)
 		log_error("%s", e.msg);
-		return EXIT_FAILED;
-	}
-	return EXIT_DONE;
+	return r < 0 && r != -ENOENT ? EXIT_FAILED : EXIT_DONE;
 }
 
 /* The power button; with a timeout the plug after it. */
@@ -484,6 +495,49 @@ static int check_given_back(const char *vm, bool *ret_orphan)
 	return left || (r < 0 && r != -ENOENT) ? EXIT_FAILED : EXIT_DONE;
 }
 
+/* Under the allocation lock. */
+static int recover_one(const char *name)
+{
+	AUTO_FREE char *dir = claim_vm_dir(name);
+	struct claim c = { 0 };
+	struct err e = { 0 };
+	int r = claim_read(dir, &c, &e);
+
+	if (r == -ENOENT)
+		return EXIT_DONE;
+	if (r == 0 && claim_alive(&c)) {
+		log_notice("'%s' is running%s", c.vm, claim_launcher_alive(&c) ? ": nothing to recover" : " without its launcher; `gpuvm start` takes it over");
+		claim_clear(&c);
+		return EXIT_DONE;
+	}
+	if (r == 0)
+		r = claim_recover(&sysfs_live, &c, &e);
+	if (r < 0)
+		log_error("%s", e.msg);
+	else
+		log_notice("'%s': everything was given back", name);
+	claim_clear(&c);
+	return r < 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
+/* Stopping what is stopped is done already; what was killed together with its launcher still holds things. */
+static int end_dead(const char *vm, bool has_claim)
+{
+	AUTO_CLOSE int lock = -1;
+	struct err e = { 0 };
+
+	if (!has_claim) {
+		log_notice("VM '%s' does not run", vm);
+		return EXIT_DONE;
+	}
+	lock = claim_lock(&e);
+	if (lock < 0) {
+		log_error("%s", e.msg);
+		return EXIT_FAILED;
+	}
+	return recover_one(vm);
+}
+
 int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 {
 	AUTO_FREE char *vm = cmd_vm_name(name);
@@ -498,9 +552,7 @@ int cmd_end_vm(const char *name, int sig, uint64_t timeout_ms)
 		return EXIT_FAILED;
 	}
 	if (!s.alive) {
-		/* Stopping what is stopped is done already. */
-		log_notice("VM '%s' does not run%s", vm, s.has_claim ? "; `gpuvm recover` gives its devices back" : "");
-		r = EXIT_DONE;
+		r = end_dead(vm, s.has_claim);
 	} else if (!claim_launcher_alive(&s.claim)) {
 		r = sig == SIGQUIT ? kill_orphan(&s.claim) : end_by_ourselves(vm, sig, timeout_ms);
 	} else {
@@ -552,30 +604,41 @@ int cmd_kill(int argc, char **argv)
 	return r || o.help ? r : cmd_end_vm(o.name, SIGQUIT, 0);
 }
 
+/* For the end of its launcher, or of a QEMU without one; who takes that over is seen next. */
+static int wait_for_one(const struct claim *c)
+{
+	bool launcher = claim_launcher_alive(c);
+	AUTO_CLOSE int pidfd = open_pidfd(launcher ? c->launcher_pid : c->qemu_pid);
+
+	if (pidfd < 0)
+		return pidfd == -ESRCH ? 0 : pidfd;
+	/* The pid may have been given to another process since: the start time says. */
+	return (launcher ? claim_launcher_alive(c) : claim_qemu_alive(c)) ? wait_pidfd(pidfd, -1) : 0;
+}
+
 int cmd_wait(int argc, char **argv)
 {
 	static const char usage[] = "usage: gpuvm wait NAME\n\nReturn when the VM has ended, with its exit code.\n";
 	struct cmd_simple o = { 0 };
 	struct vm_state s = { 0 };
 	AUTO_FREE char *name = NULL;
-	AUTO_CLOSE int pidfd = -1;
 	struct err e = { 0 };
 	int r = cmd_parse_simple(argc, argv, usage, true, &o);
 
 	if (r || o.help)
 		return r;
 	name = cmd_vm_name(o.name);
-	r = read_state(name, &s, &e);
-	if (r == 0 && s.alive && claim_launcher_alive(&s.claim)) {
-		pidfd = open_pidfd(s.claim.launcher_pid);
-		if (pidfd >= 0 && claim_launcher_alive(&s.claim))
-			r = wait_pidfd(pidfd, -1);
+	while ((r = read_state(name, &s, &e)) == 0 && s.alive) {
+		r = wait_for_one(&s.claim);
+		if (r < 0)
+			break;
 		clear_state(&s);
-		if (r == 0)
-			r = read_state(name, &s, &e);
 	}
 	if (r < 0) {
 		log_error("wait for '%s': %s", name, *e.msg ? e.msg : strerror(-r));
+		r = EXIT_FAILED;
+	} else if (s.has_claim) {
+		log_error("VM '%s' has ended without its launcher, and what it holds is not given back: `gpuvm recover %s`", name, name);
 		r = EXIT_FAILED;
 	} else if (!s.has_last) {
 		log_error("no VM '%s' has run since the host was started", name);
@@ -588,30 +651,6 @@ int cmd_wait(int argc, char **argv)
 }
 
 /* --- recover ----------------------------------------------------------------------------------------------------------- */
-
-static int recover_one(const char *name)
-{
-	AUTO_FREE char *dir = claim_vm_dir(name);
-	struct claim c = { 0 };
-	struct err e = { 0 };
-	int r = claim_read(dir, &c, &e);
-
-	if (r == -ENOENT)
-		return EXIT_DONE;
-	if (r == 0 && claim_alive(&c)) {
-		log_notice("'%s' is running%s", c.vm, claim_launcher_alive(&c) ? ": nothing to recover" : " without its launcher; `gpuvm start` takes it over");
-		claim_clear(&c);
-		return EXIT_DONE;
-	}
-	if (r == 0)
-		r = claim_recover(&sysfs_live, &c, &e);
-	if (r < 0)
-		log_error("%s", e.msg);
-	else
-		log_notice("'%s': everything was given back", name);
-	claim_clear(&c);
-	return r < 0 ? EXIT_FAILED : EXIT_DONE;
-}
 
 int cmd_recover(int argc, char **argv)
 {

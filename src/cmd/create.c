@@ -348,10 +348,18 @@ static int check_not_running(struct create *o)
 static int check_free(struct create *o)
 {
 	bool interrupted = false, ready = false;
+	AUTO_CLOSE int lock = -1;
 	int r;
 
 	if (o->launch.sysroot)
 		return 0; /* another machine's */
+	/* What an interrupted create has left may run all the same: it is whole from when its definition is there. */
+	lock = o->dry_run ? -1 : claim_lock(&o->e);
+	if (lock < 0 && !o->dry_run)
+		return lock;
+	r = check_not_running(o);
+	if (r < 0 || o->ps.n)
+		return r < 0 ? r : -EEXIST;
 	r = check_record(o, &interrupted, &ready);
 	/* A dry run that undoes nothing would find the remains. */
 	if (r == 0 && !(interrupted && o->dry_run)) {
@@ -362,8 +370,6 @@ static int check_free(struct create *o)
 		if (r == 0)
 			r = check_files(o);
 	}
-	if (r == 0)
-		r = check_not_running(o);
 	return r == 0 && o->ps.n ? -EEXIST : r;
 }
 

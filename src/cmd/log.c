@@ -143,7 +143,9 @@ static int print_rest(int fd, const struct log_args *a)
 		if (len == sizeof(buf))
 			len = 0; /* no event is that long */
 	}
-	return fflush(stdout) == 0 && n == 0 ? 0 : -errno;
+	/* What could not be written is told by the program, for all verbs. */
+	fflush(stdout);
+	return n < 0 ? -errno : 0;
 }
 
 /* What a log had in it before it was emptied, as it had grown too large; none is the rule. */
@@ -204,7 +206,7 @@ static int follow(int *fd, const char *dir, const char *path, const struct log_a
 	if (notify < 0 || inotify_add_watch(notify, dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0)
 		return -errno;
 	/* The first round has what came before the watch was there. */
-	while (r >= 0 && (r = print_rest(*fd, a)) == 0) {
+	while (r >= 0 && (r = print_rest(*fd, a)) == 0 && !ferror(stdout)) {
 		r = wait_change(notify, strrchr(path, '/') + 1);
 		created = r == 1;
 		if (created)

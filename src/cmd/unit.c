@@ -114,10 +114,10 @@ static char *property(const char *text, const char *key)
 /* The unit's properties of interest. */
 static char *show_unit(const char *unit)
 {
-	char systemctl[] = "systemctl", show[] = "show", p[] = "-p", status[] = "ExecMainStatus", id[] = "InvocationID";
+	char systemctl[] = "systemctl", show[] = "show", p[] = "-p", status[] = "ExecMainStatus", how[] = "ExecMainCode", id[] = "InvocationID";
 	AUTO_FREE char *copy = xstrdup(unit);
 
-	return output_of((char *[]){ systemctl, show, p, status, p, id, copy, NULL });
+	return output_of((char *[]){ systemctl, show, p, status, p, how, p, id, copy, NULL });
 }
 
 /* What the launcher has said to the journal. */
@@ -133,12 +133,14 @@ static char *unit_words(const char *invocation)
 /* The launcher's words and its exit code, if it has run at all. @before: the unit's last invocation before that; may be NULL. */
 static int explain_unit(const char *unit, const char *before)
 {
-	AUTO_FREE char *text = show_unit(unit), *status = property(text, "ExecMainStatus"), *invocation = property(text, "InvocationID"), *said = NULL;
-	int code = EXIT_FAILED;
+	AUTO_FREE char *text = show_unit(unit), *status = property(text, "ExecMainStatus"), *how = property(text, "ExecMainCode");
+	AUTO_FREE char *invocation = property(text, "InvocationID"), *said = NULL;
+	int code = EXIT_FAILED, cause = 0;
 
 	if (invocation && (!before || strcmp(invocation, before) != 0)) {
 		said = unit_words(invocation);
-		if (!status || parse_int(status, EXIT_FAILED, 127, &code) < 0)
+		/* Of one that was killed it is the signal. */
+		if (!how || parse_int(how, 0, 127, &cause) < 0 || cause != CLD_EXITED || !status || parse_int(status, EXIT_FAILED, 127, &code) < 0)
 			code = EXIT_FAILED;
 	}
 	if (said && *said)

@@ -198,6 +198,8 @@ static void refuse_window(struct planner *pl, uint64_t need)
 	pr->kind = PROBLEM_HOST;
 	if (by_ovmf)
 		problem_hint(pr, "use [vm] firmware = seabios, or pass fewer devices");
+	else if (pl->req->vm->mmio64_bytes && !need)
+		problem_hint(pr, "leave out [pcie] mmio64: the VM has no device that needs it");
 	else if (pl->req->vm->mmio64_bytes && window_fits(pl, pow2_at_least(need)))
 		problem_hint(pr, "leave out [pcie] mmio64: %s would do", format_size(pow2_at_least(need), size));
 	else if (strcmp(p->accel, "tcg") == 0)

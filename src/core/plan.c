@@ -160,11 +160,32 @@ static void choose_accel(struct planner *pl)
 		problem_hint(pr, "load kvm_intel or kvm_amd, turn on virtualization in the BIOS, or use accel = tcg for tests");
 	}
 	p->accel = xstrdup(kvm ? "kvm" : "tcg");
+	if (!kvm && vm->cpu_model && strcmp(vm->cpu_model, "host") == 0) {
+		struct problem *pr = config_problem(pl->ps, vm, "cpu", "model", vm->accel == ACCEL_TCG ? "conflict" : "kvm-missing",
+						    "[cpu] model: host needs KVM, and guest code is emulated%s",
+						    vm->accel == ACCEL_TCG ? ", as [vm] accel says" : ": there is no usable /dev/kvm");
+
+		pr->kind = vm->accel == ACCEL_TCG ? PROBLEM_CONFIG : PROBLEM_HOST;
+		problem_hint(pr, "model = max has all that emulation can do");
+	}
 	plan_reason(p, "accel", "%s: %s", p->accel,
 		    vm->accel != ACCEL_AUTO ? "as [vm] accel says"
 		    : assumed		    ? "assumed: the plan is for another machine"
 		    : kvm		    ? "/dev/kvm can be opened"
 					    : "there is no usable /dev/kvm; emulation is slow");
+}
+
+static void check_socket(struct planner *pl)
+{
+	const struct vm_config *vm = pl->req->vm;
+	int n = pl->req->host->n_sockets;
+
+	if (vm->socket < n || vm->socket < 0)
+		return;
+	problem_hint(config_problem(pl->ps, vm, "place", "socket", "socket-missing", "[place] socket: there is no socket %d: this machine has %d, counted from 0",
+				    vm->socket, n),
+		     "`gpuvm topo` shows which devices are on which");
+	pl->ps->v[pl->ps->n - 1].kind = PROBLEM_HOST;
 }
 
 static void choose_firmware(struct planner *pl)
@@ -313,6 +334,7 @@ int plan_make(const struct plan_request *req, struct plan *ret, struct problems 
 	copy_lifecycle(&pl);
 	copy_user(&plan, req->user);
 	choose_accel(&pl);
+	check_socket(&pl);
 	choose_firmware(&pl);
 	wrap_strace(&plan, req);
 	prepare_folder(&plan);

@@ -252,7 +252,8 @@ uint64_t process_start_time(pid_t pid)
 	AUTO_FREE char *path = xasprintf("/proc/%d/stat", (int)pid);
 	AUTO_FREE char *text = NULL;
 	char *word, *save = NULL;
-	uint64_t ticks;
+	uint64_t ticks, threads = 0;
+	bool ended;
 
 	if (read_text_file(path, 4096, &text) < 0)
 		return 0;
@@ -261,10 +262,15 @@ uint64_t process_start_time(pid_t pid)
 	if (!word)
 		return 0;
 	word = strtok_r(word + 1, " ", &save);
-	/* A zombie runs no code and holds nothing; who has to reap it may be slow. */
-	if (word && (*word == 'Z' || *word == 'X'))
-		return 0;
-	for (int field = 3; word && field < 22; field++)
+	ended = word && (*word == 'Z' || *word == 'X');
+	for (int field = 3; word && field < 22; field++) {
+		if (field == 20 && parse_u64(word, 0, UINT64_MAX, &threads) < 0)
+			return 0;
 		word = strtok_r(NULL, " ", &save);
+	}
+	/* A zombie runs no code and holds nothing; who has to reap it may be slow. But a main thread is one, too, when it alone has ended: the others have the memory
+	 * and the files still. */
+	if (ended && threads <= 1)
+		return 0;
 	return word && parse_u64(word, 0, UINT64_MAX, &ticks) == 0 ? ticks : 0;
 }

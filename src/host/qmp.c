@@ -307,10 +307,15 @@ int qmp_handshake(struct qmp *q, uint64_t timeout_ms, void (*progress)(void *), 
 
 /* --- questions ----------------------------------------------------------------------------------------------- */
 
+static uint64_t patience(const struct qmp *q)
+{
+	return q->patience_ms ? q->patience_ms : QUERY_TIMEOUT_MS;
+}
+
 int qmp_query_vcpus(struct qmp *q, struct qmp_vcpu **ret, size_t *ret_n, struct err *e)
 {
 	struct json_object *reply = NULL;
-	int r = qmp_command(q, "query-cpus-fast", NULL, QUERY_TIMEOUT_MS, &reply, e);
+	int r = qmp_command(q, "query-cpus-fast", NULL, patience(q), &reply, e);
 
 	if (r == 0)
 		r = qmp_parse_vcpus(reply, ret, ret_n, e);
@@ -321,7 +326,7 @@ int qmp_query_vcpus(struct qmp *q, struct qmp_vcpu **ret, size_t *ret_n, struct 
 int qmp_query_iothreads(struct qmp *q, struct qmp_iothread **ret, size_t *ret_n, struct err *e)
 {
 	struct json_object *reply = NULL;
-	int r = qmp_command(q, "query-iothreads", NULL, QUERY_TIMEOUT_MS, &reply, e);
+	int r = qmp_command(q, "query-iothreads", NULL, patience(q), &reply, e);
 
 	if (r == 0)
 		r = qmp_parse_iothreads(reply, ret, ret_n, e);
@@ -332,7 +337,7 @@ int qmp_query_iothreads(struct qmp *q, struct qmp_iothread **ret, size_t *ret_n,
 int qmp_query_status(struct qmp *q, char buf[32], struct err *e)
 {
 	struct json_object *reply = NULL;
-	int r = qmp_command(q, "query-status", NULL, QUERY_TIMEOUT_MS, &reply, e);
+	int r = qmp_command(q, "query-status", NULL, patience(q), &reply, e);
 
 	if (r == 0)
 		r = qmp_parse_status(reply, buf, e);
@@ -343,7 +348,7 @@ int qmp_query_status(struct qmp *q, char buf[32], struct err *e)
 int qmp_query_full_disk(struct qmp *q, struct qmp_full_disk *ret, struct err *e)
 {
 	struct json_object *reply = NULL;
-	int r = qmp_command(q, "query-block", NULL, QUERY_TIMEOUT_MS, &reply, e);
+	int r = qmp_command(q, "query-block", NULL, patience(q), &reply, e);
 
 	if (r == 0)
 		r = qmp_parse_full_disk(reply, ret, e);
@@ -354,7 +359,7 @@ int qmp_query_full_disk(struct qmp *q, struct qmp_full_disk *ret, struct err *e)
 int qmp_query_pci(struct qmp *q, struct qmp_pci **ret, size_t *ret_n, struct err *e)
 {
 	struct json_object *reply = NULL;
-	int r = qmp_command(q, "query-pci", NULL, QUERY_TIMEOUT_MS, &reply, e);
+	int r = qmp_command(q, "query-pci", NULL, patience(q), &reply, e);
 
 	if (r == 0)
 		r = qmp_parse_pci(reply, ret, ret_n, e);

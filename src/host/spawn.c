@@ -339,12 +339,13 @@ int spawn_go(struct spawn *s, struct err *e)
 	return e->code;
 }
 
-void spawn_abort(struct spawn *s)
+int spawn_abort(struct spawn *s)
 {
 	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	int r = 0;
 
 	if (s->pid <= 0)
-		return;
+		return 0;
 	if (s->pidfd < 0) {
 		/* Just forked: the child waits at the gate, so it can die. */
 		kill(s->pid, SIGKILL);
@@ -354,10 +355,13 @@ void spawn_abort(struct spawn *s)
 		pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
 		if (poll(&p, 1, KILL_TIMEOUT_MS) > 0)
 			waitpid(s->pid, NULL, WNOHANG);
+		else
+			r = -ETIMEDOUT;
 		close(s->pidfd);
 	}
 	close_private(s);
 	*s = (struct spawn){ .pidfd = -1, .go_fd = -1, .exec_fd = -1 };
+	return r;
 }
 
 char *spawn_find_program(const char *name)
@@ -382,6 +386,8 @@ int spawn_kill(pid_t pid, uint64_t start, struct err *e)
 	AUTO_CLOSE int fd = pid > 0 && start ? pidfd_open(pid, 0) : -1;
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
+	if (fd < 0 && pid > 0 && start && errno != ESRCH)
+		return err_sys(e, -errno, "process %d", pid);
 	/* The identity is looked at when the pidfd is open: from then on it is this process that is meant. */
 	if (fd < 0 || process_start_time(pid) != start)
 		return 0;

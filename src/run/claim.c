@@ -12,6 +12,7 @@
 
 #include "gpuvm/affinity.h"
 #include "gpuvm/claim.h"
+#include "gpuvm/events.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "gpuvm/seed.h"
@@ -804,6 +805,7 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 	AUTO_FREE char *boot = claim_boot_id();
 	bool this_boot = strcmp(boot, c->boot_id) == 0;
 	size_t left = c->n_devices;
+	struct err ignored;
 	int r;
 
 	if (claim_launcher_alive(c))
@@ -822,6 +824,9 @@ int claim_recover(const struct sysfs *s, struct claim *c, struct err *e)
 	c->reason = xstrdup(this_boot ? "the launcher died; everything was given back" : "the host was restarted");
 	if (this_boot)
 		hooks_recovered(c, LAUNCH_FAILED);
+	/* /run may be full: the claim goes all the same. */
+	if (events_add(c->rundir, "recovered", c->state, c->reason, &ignored) < 0)
+		log_warning("%s: %s", c->vm, ignored.msg);
 	return claim_release(c, LAUNCH_FAILED, e);
 }
 

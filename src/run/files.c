@@ -3,12 +3,25 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "gpuvm/claim.h"
 #include "gpuvm/image.h"
 #include "gpuvm/launch.h"
 #include "gpuvm/log.h"
 #include "gpuvm/seed.h"
+
+/* 0; -EINVAL: a folder or something else that is no file. */
+static int file_is_regular(const char *path, int mode)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	return access(path, mode) < 0 ? -errno : 0;
+}
 
 static void check_seed_files(struct launch *l, struct problems *ps)
 {
@@ -90,18 +103,50 @@ static char *opened_by(const struct launch *l, int fd)
 	return text || l->opt->dry_run ? text : xstrdup("a QEMU that is not of this host, or not to be seen from here");
 }
 
-/* QEMU would refuse it, too, but only when the devices are bound. */
-static void check_lock(const struct launch *l, const char *section, const char *path, bool writes, struct problems *ps)
+/* @d: the disk, or NULL for a file below one. */
+static void check_lock(struct launch *l, const struct disk_config *d, const char *path, struct problems *ps)
 {
+	bool writes = d && !d->readonly;
 	AUTO_CLOSE int fd = disk_open(path, 0);
 	AUTO_FREE char *who = fd >= 0 && disk_is_locked(fd, writes) ? opened_by(l, fd) : NULL;
+	AUTO_FREE char *section = d ? xasprintf("disk %s", d->name) : NULL, *where = d ? xasprintf("[%s] file: ", section) : xstrdup("");
+	AUTO_FREE char *text = xasprintf("%s'%s'%s is open%s: %s", where, path, d ? "" : ", which a disk is made on,", writes ? "" : " for writing", who ? who : "");
 	struct problem *p;
 
 	if (!who)
 		return;
-	p = config_problem(ps, &l->vm, section, "file", "disk-busy", "[%s] file: '%s' is open%s: %s", section, path, writes ? "" : " for writing", who);
+	/* `create` makes what is started next. */
+	if (l->opt->dry_run && !l->opt->text) {
+		plan_warn(&l->plan, "disk-busy", "%s; a start is refused as long as it is", text);
+		return;
+	}
+	p = d ? config_problem(ps, &l->vm, section, "file", "disk-busy", "%s", text) : problems_add(ps, PROBLEM_BUSY, "disk-busy", "%s", text);
 	p->kind = PROBLEM_BUSY;
 	problem_hint(p, "two guests on one file system destroy it; `gpuvm create` gives each VM a disk of its own that is made on one image");
+}
+
+void launch_check_locks(struct launch *l, struct problems *ps)
+{
+	for (size_t i = 0; i < l->vm.n_disks && !l->opt->ignore_use; i++)
+		if (!strv_contains(&l->opt->promised, l->vm.disks[i].file))
+			check_lock(l, &l->vm.disks[i], l->vm.disks[i].file, ps);
+	for (size_t i = 0; i < l->below.n && !l->opt->ignore_use; i++)
+		check_lock(l, NULL, l->below.v[i], ps);
+}
+
+/* For a block device O_EXCL is a question: has the kernel given it to anybody? Who asks has it for that moment: somebody else may be asking. */
+static bool is_given_away(const char *file)
+{
+	int fd = -EBUSY;
+
+	for (int i = 0; i < 5 && fd == -EBUSY; i++) {
+		if (i)
+			usleep(10000);
+		fd = disk_open(file, O_EXCL);
+	}
+	if (fd >= 0)
+		close(fd);
+	return fd == -EBUSY;
 }
 
 /* And what it is made on, which QEMU would not find, or not make sense of, only when the devices are bound. */
@@ -109,8 +154,6 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 {
 	AUTO_FREE char *section = xasprintf("disk %s", d->name);
 	const char *format = plan_disk_format(d);
-	size_t below = l->below.n;
-	AUTO_CLOSE int fd = -1; /* for a block device O_EXCL is a question: has the kernel given it to anybody? */
 	struct err e = { 0 };
 	struct problem *p;
 	int r;
@@ -121,8 +164,7 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 		config_problem(ps, &l->vm, section, "file", "file-missing", "[%s] file: '%s': %s", section, d->file, strerror(errno))->kind = PROBLEM_HOST;
 		return;
 	}
-	fd = disk_open(d->file, O_EXCL);
-	if (fd == -EBUSY && !d->readonly) {
+	if (!d->readonly && is_given_away(d->file)) {
 		p = config_problem(ps, &l->vm, section, "file", "disk-mounted",
 				   "[%s] file: the host has '%s', or a part of it, in use: mounted, as swap, or below RAID, LVM or another block device", section, d->file);
 		p->kind = PROBLEM_HOST;
@@ -131,9 +173,6 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 	warn_of_raw(l, d);
 	/* Of no format yet: the plan says it. */
 	r = format && !strcmp(format, "qcow2") ? disk_chain(d->file, &l->below, &e) : 0;
-	check_lock(l, section, d->file, !d->readonly, ps);
-	for (size_t i = below; i < l->below.n; i++)
-		check_lock(l, section, l->below.v[i], false, ps);
 	if (r == 0)
 		return;
 	p = config_problem(ps, &l->vm, section, "file", r == -EINVAL || r == -ELOOP ? "disk-damaged" : "file-missing", "[%s] file: %s", section, e.msg);
@@ -142,18 +181,40 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 		problem_hint(p, "`qemu-img info` says what it is; a raw disk needs format = raw");
 }
 
+/* What root runs at points of the VM's life: a start that fails at the last of them is late. */
+static void check_hooks(const struct launch *l, struct problems *ps)
+{
+	const struct {
+		const char *key, *path;
+	} hooks[] = { { "pre-bind", l->vm.hook_pre_bind }, { "post-start", l->vm.hook_post_start }, { "post-stop", l->vm.hook_post_stop } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++) {
+		int r = hooks[i].path ? file_is_regular(hooks[i].path, X_OK) : 0;
+
+		if (r < 0)
+			config_problem(ps, &l->vm, "hooks", hooks[i].key, "file-missing", "[hooks] %s: '%s': %s", hooks[i].key, hooks[i].path,
+				       r == -EINVAL ? "is not a file" : strerror(-r))
+				->kind = PROBLEM_HOST;
+	}
+}
+
 /* Files that the definition names must be there before anything is touched. */
 void launch_check_files(struct launch *l, struct problems *ps)
 {
+	const char *firmware = l->vm.firmware && *l->vm.firmware == '/' ? l->vm.firmware : NULL;
 	const struct {
-		const char *section, *key, *path;
-	} files[] = { { "vm", "kernel", l->vm.kernel }, { "vm", "initrd", l->vm.initrd } };
+		const char *key, *path;
+	} files[] = { { "kernel", l->vm.kernel }, { "initrd", l->vm.initrd }, { "firmware", firmware } };
 
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-		if (files[i].path && access(files[i].path, R_OK) < 0)
-			config_problem(ps, &l->vm, files[i].section, files[i].key, "file-missing", "[%s] %s: '%s': %s", files[i].section, files[i].key,
-				       files[i].path, strerror(errno))
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int r = files[i].path ? file_is_regular(files[i].path, R_OK) : 0;
+
+		if (r < 0)
+			config_problem(ps, &l->vm, "vm", files[i].key, "file-missing", "[vm] %s: '%s': %s", files[i].key, files[i].path,
+				       r == -EINVAL ? "is not a file" : strerror(-r))
 				->kind = PROBLEM_HOST;
+	}
+	check_hooks(l, ps);
 	check_seed_files(l, ps);
 	check_roms(l, ps);
 	strv_clear(&l->below);

@@ -414,8 +414,11 @@ int launch_plan(struct launch *l, struct problems *ps, struct err *e)
 		r = own_choose(l, ps, e);
 	if (r == 0)
 		r = ps->n ? -EINVAL : make_plan(l, ps);
-	if (r == 0 && here)
-		own_check(l, ps);
+	if (r == 0 && here) {
+		launch_check_locks(l, ps);
+		if (!ps->n)
+			own_check(l, ps);
+	}
 	if (r == 0)
 		launch_isolate(l, ps);
 	launch_time(l, "plan");
@@ -732,14 +735,19 @@ static int run_spawn(struct launch *l, struct err *e)
 
 static int undo_spawn(struct launch *l, int exit_code, struct err *e)
 {
+	int pid = l->child.pid, r;
+
 	(void)exit_code;
 	qmp_close(&l->qmp);
-	spawn_abort(&l->child);
+	r = spawn_abort(&l->child);
 	/* QEMU does it when it ends by itself. From the background it would stop us. */
 	if (l->has_tty && tcgetpgrp(STDIN_FILENO) == getpgrp())
 		tcsetattr(STDIN_FILENO, TCSANOW, &l->tty);
 	l->has_tty = false;
 	close_fd(&l->listen_fd);
+	/* In the kernel, for ever: all that it has is still its. */
+	if (r < 0)
+		return err_set(e, r, "QEMU (pid %d) does not end, although it was killed", pid);
 	return limits_remove(&l->claim, e);
 }
 
@@ -895,7 +903,7 @@ int launch_undo(struct launch *l, int exit_code)
 		log_error("undo '%s': %s", stages[i].name, e.msg);
 		bad++;
 		/* The claim stays while something is not given back: `gpuvm recover` continues from it. */
-		if (stages[i].undo == undo_bind || stages[i].undo == launch_unpartition)
+		if (stages[i].undo == undo_bind || stages[i].undo == launch_unpartition || (stages[i].undo == undo_spawn && e.code == -ETIMEDOUT))
 			return bad;
 	}
 	return bad;

@@ -23,6 +23,7 @@
 #include "gpuvm/slim.h"
 
 #define QMP_TIMEOUT_MS	    1000 /* the loop stands still meanwhile; one that answers later was told all the same */
+#define PATIENCE_MS	    5000 /* the same, for questions: a busy host's QEMU may need some */
 #define QUIT_TIMEOUT_MS	    10000
 #define KILL_TIMEOUT_MS	    30000
 #define NEVER		    UINT64_MAX
@@ -42,6 +43,7 @@ struct supervisor {
 	uint64_t logs_at;     /* their size is looked at: a second after one was written to */
 	int logs_fd;
 	unsigned int look;
+	bool mute; /* QEMU has not answered a question: no more of them in this round */
 	char pause_reason[512];
 	char told[512]; /* the last thing that was */
 	char lost[128]; /* why there is no control socket any more */
@@ -214,12 +216,17 @@ static const char *event_name(struct json_object *event)
 	return name ? json_object_get_string(name) : "";
 }
 
-/* What an event does not say itself. Without an answer it means less: QEMU is on its way out then, which is seen anyway. */
-static void ask_status(struct launch *l, char status[32], struct qmp_full_disk *full)
+/* What an event does not say itself. Without an answer it means less: QEMU is on its way out then, which is seen anyway, or stands still; then the events
+ * that came with this one are not asked about. */
+static void ask_status(struct supervisor *s, char status[32], struct qmp_full_disk *full)
 {
+	struct launch *l = s->l;
 	struct err e = { 0 };
-	int r = qmp_query_status(&l->qmp, status, &e);
+	int r = s->mute ? -ETIMEDOUT : qmp_query_status(&l->qmp, status, &e);
 
+	if (s->mute)
+		return;
+	s->mute = r == -ETIMEDOUT;
 	if (r == 0 && strcmp(status, "io-error") == 0)
 		r = qmp_query_full_disk(&l->qmp, full, &e);
 	if (r < 0 && r != -ESRCH && r != -ECONNRESET)
@@ -265,7 +272,7 @@ static void on_qmp_event(struct supervisor *s, struct json_object *event)
 
 	log_info("%s: QEMU event %s", l->plan.vm, json_object_to_json_string_ext(event, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 	if (life_asks_status(name))
-		ask_status(l, status, &full);
+		ask_status(s, status, &full);
 	life_read_event(event, &c, &n);
 	tell(s, name, &n);
 	if (n.failed)
@@ -288,6 +295,7 @@ static void drain_events(struct supervisor *s)
 {
 	struct json_object *ev;
 
+	s->mute = false;
 	while ((ev = qmp_next_event(&s->l->qmp))) {
 		on_qmp_event(s, ev);
 		json_object_put(ev);
@@ -481,6 +489,7 @@ int launch_supervise(struct launch *l)
 	int code;
 
 	launch_stand_aside(l);
+	l->qmp.patience_ms = PATIENCE_MS;
 	start_watchdog(&s);
 	catch_up(&s);
 	drain_events(&s); /* those that came between replies while starting */

@@ -3,11 +3,15 @@
 #include <criterion/new/assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -149,6 +153,47 @@ Test(affinity, numa_maps, .timeout = 30)
 
 		cr_assert(eq(int, affinity_numa_maps(INT_MAX, NULL, 0, &none, &n, &e), -ESRCH));
 	}
+}
+
+static void *wait_for_ever(void *arg)
+{
+	pause();
+	return arg;
+}
+
+/* A main thread that has ended is a zombie. The process lives as long as any of its threads. */
+Test(affinity, a_process_without_its_main_thread_lives, .timeout = 30)
+{
+	struct pollfd p = { .events = POLLIN };
+	char state = '?', path[64];
+	uint64_t start;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		pthread_t t;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (pthread_create(&t, NULL, wait_for_ever, NULL) == 0)
+			syscall(SYS_exit, 0);
+		_exit(1);
+	}
+	start = process_start_time(pid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	while (state != 'Z') {
+		FILE *f = fopen(path, "r");
+
+		cr_assert(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
+		fclose(f);
+	}
+	cr_expect(process_start_time(pid) == start, "%" PRIu64 ", not %" PRIu64, process_start_time(pid), start);
+	p.fd = pidfd_open(pid, 0);
+	cr_assert(p.fd >= 0 && poll(&p, 1, 0) == 0);
+	kill(pid, SIGKILL);
+	cr_assert(poll(&p, 1, 20000) == 1);
+	/* Not reaped yet. */
+	cr_expect(process_start_time(pid) == 0);
+	waitpid(pid, NULL, 0);
+	close(p.fd);
 }
 
 Test(affinity, start_time_is_an_identity, .timeout = 30)

@@ -620,6 +620,18 @@ Test(create, undo_spares_what_is_not_its_own, .timeout = 60)
 	end(&p);
 }
 
+/* It is whole when its definition is there, and may run before it is called finished. */
+Test(create, undo_spares_what_runs, .timeout = 90)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$G create x " SMALL "--disk-size 1M && jq '.state = \"creating\"' $R/vms/x.json >$R/x.list && mv $R/x.list $R/vms/x.json");
+	EXPECT_SH(&p, 5, "$G create x " SMALL "--disk-size 1M");
+	EXPECT_SAYS(&p, "a VM 'x' is running");
+	EXPECT_SH(&p, 0, "[ -e $R/disks/x.qcow2 -a -e $R/conf/x.ini ] && $G kill x && $G delete x --yes && " NOTHING_IS_LEFT);
+	end(&p);
+}
+
 /* For real: wherever it was, the next one gets on. */
 Test(create, killed_somewhere, .timeout = 180)
 {

@@ -415,9 +415,11 @@ Test(life, hook_refuses_the_start, .timeout = 60)
 	EXPECT_SAYS(&p, "exit code 7");
 	EXPECT_SH(&p, 0, "[ ! -e $R/env-post-start.ini ] && grep -x GPUVM_EXIT_CODE=1 $R/env-post-stop.ini && grep 'GPUVM_REASON=start failed: .*exit code 7' $R/env-post-stop.ini");
 	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == 1'");
-	/* one that is not there */
-	EXPECT_SH(&p, 1, "rm $R/pre.ini; $L " HOOKS DEMO);
-	EXPECT_SAYS(&p, "pre.ini");
+	/* one that cannot be run, and one that is not there */
+	EXPECT_SH(&p, 1, "printf '#!/nowhere\n' >$R/pre.ini; $L " HOOKS DEMO);
+	EXPECT_SAYS(&p, "execute '");
+	EXPECT_SH(&p, 4, "rm $R/pre.ini; $L " HOOKS DEMO);
+	EXPECT_SAYS(&p, "pre.ini': No such file");
 	place_end(&p);
 }
 
@@ -464,6 +466,49 @@ Test(life, hooks_of_a_dead_launcher, .timeout = 120)
 	EXPECT_SH(&p, 0, "[ $(wc -l <$R/times.ini) = 3 ]");
 	/* One that has its own life is not run for a VM that has none. */
 	EXPECT_SH(&p, 0, "$L -d " DEMO "; " KILL_BOTH "$G recover && [ $(wc -l <$R/times.ini) = 3 ]");
+	place_end(&p);
+}
+
+/* What has no launcher is waited for all the same; what nobody gives back is no success, whatever an earlier run was. */
+Test(life, wait_without_a_launcher, .timeout = 120)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO " && $G stop demo && $G wait demo");
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; kill -9 $($G status demo --json | jq .pid); $G wait demo & w=$!; " UNTIL("[ -e /proc/$w/fd/4 ] || ! kill -0 $w")
+			 "; kill -0 $w && $G stop demo && wait $w");
+	EXPECT_SH(&p, 1, "$L -d " DEMO "; " KILL_BOTH "$G wait demo");
+	EXPECT_SAYS(&p, "`gpuvm recover demo`");
+	EXPECT_SH(&p, 0, "$G status demo --json | jq -e '.state == \"failed\" and .exit_code == null'");
+	/* What is dead is given back by who is told to end it. */
+	EXPECT_SH(&p, 0, "$G stop demo && [ ! -e $R/demo/claim.json ] && $G log demo --json | tail -n 1 | jq -e '.event == \"recovered\" and .state == \"failed\"'");
+	EXPECT_SAYS(&p, "everything was given back");
+	EXPECT_SH(&p, 1, "$G wait demo");
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; " KILL_BOTH "$G kill demo && [ ! -e $R/demo/claim.json ]");
+	place_end(&p);
+}
+
+/* The lock was somebody else's when its QEMU was dead: what is claimed by then is not what was killed. */
+Test(life, kill_spares_who_came_meanwhile, .timeout = 60)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; cp $R/demo/claim.json $R/c.ini; kill -9 $(jq .launcher_pid $R/c.ini); q=$(jq .qemu_pid $R/c.ini); exec 9>$R/lock; flock 9; "
+			 "$G kill demo 9>&- & k=$!; while kill -0 $q; do :; done 2>/dev/null; jq '.qemu_pid = 1 | .qemu_start = 1' $R/c.ini >$R/demo/claim.json; "
+			 "flock -u 9; wait $k && [ -e $R/demo/claim.json ] && [ -S $R/demo/qmp.sock ]");
+	EXPECT_SAYS(&p, "was started anew meanwhile");
+	EXPECT_SH(&p, 0, "$G recover demo");
+	place_end(&p);
+}
+
+/* Four questions wait for a QEMU that stands still; who wants to end it does not wait for them all. */
+Test(life, a_qemu_that_stands_still_is_killed_soon, .timeout = 120)
+{
+	struct place p = place_new();
+
+	EXPECT_SH(&p, 0, "$L -d " DEMO "; l=$($G status demo --json | jq .pid) q=" QEMU_PID "; kill -STOP $l; for i in 1 2; do $G qmp demo stop && $G qmp demo cont || exit 1; done; "
+			 "kill -STOP $q; kill -CONT $l; a=$(date +%s); $G kill demo && [ $(($(date +%s) - a)) -lt 25 ]");
+	EXPECT_SH(&p, 0, "$G log --launcher demo | grep 'no answer' | wc -l | grep -x 1");
 	place_end(&p);
 }
 

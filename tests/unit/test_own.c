@@ -258,6 +258,8 @@ Test(own, a_disk_of_another_vm_is_refused, .timeout = 120)
 	EXPECT_SH(&p, 0, "for n in a b c; do sed \"s/^name = demo/name = $n\\naccel = tcg/\" conf/demo.ini >$R/$n.ini; done; "
 			 "$L -d --set disk.x.file=$R/a.qcow2 $R/a.ini && $L -d --set disk.x.file=$R/b.qcow2 $R/b.ini && "
 			 "$L -n --set disk.x.file=$R/a.qcow2 $R/a.ini >/dev/null");
+	EXPECT_SH(&p, 0, "$L -n --format=json --set disk.x.file=$R/a.qcow2 $R/c.ini | jq -e '.warnings[] | select(.code == \"disk-busy\").text'");
+	EXPECT_SAYS(&p, "/a.qcow2' is open: VM 'a'; a start is refused as long as it is");
 	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 $R/c.ini");
 	EXPECT_SAYS(&p, "/a.qcow2' is open: VM 'a'");
 	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 --set disk.x.readonly=on $R/c.ini");
@@ -269,10 +271,32 @@ Test(own, a_disk_of_another_vm_is_refused, .timeout = 120)
 	/* And what it is made on; its tools have locks, too. */
 	EXPECT_SH(&p, 0, "$L -d --set disk.x.file=$R/base.qcow2 $R/c.ini");
 	EXPECT_SH(&p, 5, "$L -d --set disk.x.file=$R/a.qcow2 $R/a.ini");
-	EXPECT_SAYS(&p, "/base.qcow2' is open for writing: VM 'c'");
+	EXPECT_SAYS(&p, "/base.qcow2', which a disk is made on, is open for writing: VM 'c'");
 	EXPECT_SH(&p, 5, "$G kill c && { qemu-nbd -t -k $R/nbd $R/a.qcow2 & n=$!; until grep -q \":$(stat -c %i $R/a.qcow2) 10. 101\" /proc/locks; do sleep 0.1; done; $L -d --set disk.x.file=$R/a.qcow2 $R/a.ini; r=$?; kill $n; "
 			 "wait $n; exit $r; }");
 	EXPECT_SAYS(&p, "is open: process ");
+	end(&p);
+}
+
+/* What would not run, before anything is touched. */
+Test(own, files_that_are_none_are_refused, .timeout = 60)
+{
+	static const char *const rows[][2] = { { "hooks.pre-bind=/nowhere", "[hooks] pre-bind: '/nowhere': No such file" },
+					       { "hooks.post-start=/etc/passwd", "[hooks] post-start: '/etc/passwd': Permission denied" },
+					       { "hooks.post-stop=/etc", "[hooks] post-stop: '/etc': is not a file" },
+					       { "vm.kernel=/etc", "[vm] kernel: '/etc': is not a file" },
+					       { "vm.firmware=/etc", "[vm] firmware: '/etc': is not a file" },
+					       { "place.socket=7", "there is no socket 7: this machine has " } };
+	struct place p = place_root();
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		AUTO_FREE char *cmd = xasprintf("$L -n --set %s conf/demo.ini", rows[i][0]);
+
+		EXPECT_SH(&p, 4, cmd);
+		EXPECT_SAYS(&p, rows[i][1]);
+	}
+	EXPECT_SH(&p, 3, "$L -n --set vm.accel=tcg --set cpu.model=host conf/demo.ini");
+	EXPECT_SAYS(&p, "host needs KVM");
 	end(&p);
 }
 
