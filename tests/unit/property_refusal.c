@@ -81,6 +81,11 @@ static void gpu_missing(const struct refusal *r)
 		CHECK(r->t, vm->gpus > count_gpus(r, false), "%d GPUs could be had", count_gpus(r, false));
 }
 
+static void socket_missing(const struct refusal *r)
+{
+	CHECK(r->t, r->t->vm.socket >= r->t->host.n_sockets, "there is a socket %d", r->t->vm.socket);
+}
+
 static void device_busy(const struct refusal *r)
 {
 	const struct vm_config *vm = &r->t->vm;
@@ -571,6 +576,7 @@ static const struct {
 	void (*check)(const struct refusal *r);
 } checks[] = {
 	{ "gpu-missing", PROBLEM_HOST, gpu_missing },
+	{ "socket-missing", PROBLEM_HOST, socket_missing },
 	{ "gpu-busy", PROBLEM_BUSY, device_busy },
 	{ "device-busy", PROBLEM_BUSY, device_or_peers_busy },
 	{ "device-missing", PROBLEM_HOST, device_missing },
