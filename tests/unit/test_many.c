@@ -312,7 +312,7 @@ Test(many, a_hundred_lives_leave_nothing, .timeout = 300)
 
 struct usage {
 	int fds;
-	long rss_kib;
+	long rss_kib; /* what it has made itself: pages of its code come and go */
 };
 
 /* It waits in its loop: what it was told is done, and the files for that are closed. A kernel that does not say where a process waits costs the
@@ -335,11 +335,11 @@ static struct usage usage_of(pid_t pid)
 
 	await_idle(pid);
 	d = opendir(dir);
-	cr_assert(d && read_text_file(path, 1 << 16, &text) == 0 && (rss = strstr(text, "VmRSS:")), "the launcher (pid %d) is gone", pid);
+	cr_assert(d && read_text_file(path, 1 << 16, &text) == 0 && (rss = strstr(text, "RssAnon:")), "the launcher (pid %d) is gone", pid);
 	while (readdir(d))
 		u.fds++;
 	closedir(d);
-	u.rss_kib = strtol(rss + strlen("VmRSS:"), NULL, 10);
+	u.rss_kib = strtol(rss + strlen("RssAnon:"), NULL, 10);
 	return u;
 }
 
