@@ -181,40 +181,28 @@ static void check_disk(struct launch *l, const struct disk_config *d, struct pro
 		problem_hint(p, "`qemu-img info` says what it is; a raw disk needs format = raw");
 }
 
-/* What root runs at points of the VM's life: a start that fails at the last of them is late. */
-static void check_hooks(const struct launch *l, struct problems *ps)
-{
-	const struct {
-		const char *key, *path;
-	} hooks[] = { { "pre-bind", l->vm.hook_pre_bind }, { "post-start", l->vm.hook_post_start }, { "post-stop", l->vm.hook_post_stop } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++) {
-		int r = hooks[i].path ? file_is_regular(hooks[i].path, X_OK) : 0;
-
-		if (r < 0)
-			config_problem(ps, &l->vm, "hooks", hooks[i].key, "file-missing", "[hooks] %s: '%s': %s", hooks[i].key, hooks[i].path,
-				       r == -EINVAL ? "is not a file" : strerror(-r))
-				->kind = PROBLEM_HOST;
-	}
-}
-
-/* Files that the definition names must be there before anything is touched. */
+/* Files that the definition names must be there before anything is touched; a start that fails at a hook, the last of them after the VM's end, is late. */
 void launch_check_files(struct launch *l, struct problems *ps)
 {
 	const char *firmware = l->vm.firmware && *l->vm.firmware == '/' ? l->vm.firmware : NULL;
 	const struct {
-		const char *key, *path;
-	} files[] = { { "kernel", l->vm.kernel }, { "initrd", l->vm.initrd }, { "firmware", firmware } };
+		const char *section, *key, *path;
+		int mode;
+	} files[] = { { "vm", "kernel", l->vm.kernel, R_OK },
+		      { "vm", "initrd", l->vm.initrd, R_OK },
+		      { "vm", "firmware", firmware, R_OK },
+		      { "hooks", "pre-bind", l->vm.hook_pre_bind, X_OK },
+		      { "hooks", "post-start", l->vm.hook_post_start, X_OK },
+		      { "hooks", "post-stop", l->vm.hook_post_stop, X_OK } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		int r = files[i].path ? file_is_regular(files[i].path, R_OK) : 0;
+		int r = files[i].path ? file_is_regular(files[i].path, files[i].mode) : 0;
 
 		if (r < 0)
-			config_problem(ps, &l->vm, "vm", files[i].key, "file-missing", "[vm] %s: '%s': %s", files[i].key, files[i].path,
+			config_problem(ps, &l->vm, files[i].section, files[i].key, "file-missing", "[%s] %s: '%s': %s", files[i].section, files[i].key, files[i].path,
 				       r == -EINVAL ? "is not a file" : strerror(-r))
 				->kind = PROBLEM_HOST;
 	}
-	check_hooks(l, ps);
 	check_seed_files(l, ps);
 	check_roms(l, ps);
 	strv_clear(&l->below);
